@@ -1,0 +1,195 @@
+#include "kv/page_pool.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+
+namespace tinyserve {
+
+PagePool::PagePool(int32_t num_pages, const PlacementConfig& config)
+    : pages_(num_pages),
+      heat_half_life_(config.heat_half_life),
+      decay_(3 * 2048),
+      runs_(num_pages),
+      allocator_(make_page_allocator(config)),
+      releases_wanted_(allocator_->wants_releases()),
+      holders_(num_pages) {
+  TS_CHECK(num_pages > 0);
+  TS_CHECK(heat_half_life_ > 0);
+  for (size_t i = 0; i < decay_.size(); ++i)
+    decay_[i] = static_cast<float>(std::exp2(-std::ldexp(i % 2048, 11 * static_cast<int>(i / 2048)) / heat_half_life_));
+  allocator_->attach(*this);
+}
+
+PagePool::~PagePool() { TS_CHECK(num_used_ == 0, "a page reference outlives its pool"); }
+
+bool PagePool::allocate(const PageRequest& request, std::vector<PageRef>& out) {
+  TS_CHECK(request.count >= 0);
+  if (request.count > num_free()) return false;
+  if (request.count == 0) return true;
+  chosen_.resize(request.count);
+  if (out.capacity() - out.size() < chosen_.size())  // what may throw comes before the first change
+    out.reserve(std::max(2 * out.capacity(), out.size() + chosen_.size()));
+  if (listener_ && allocator_->wants_empty_pages()) reclaim(request.count + request.expected_pages);
+  settle();
+  allocator_->choose(request, chosen_);
+  const auto& had = request.sequence_pages;
+  ++stats_.allocations;
+  stats_.pages += request.count;
+  if (!had.empty() && request.sequence && owner(had.back()) == request.sequence) {
+    ++stats_.growths;
+    stats_.contiguous_growths += chosen_[0] == had.back() + 1;
+  }
+  int32_t intervals = 0;
+  for (size_t i = 0, end; i < chosen_.size(); i = end, ++intervals) {
+    for (end = i + 1; end < chosen_.size() && chosen_[end] == chosen_[end - 1] + 1;) ++end;
+    take(chosen_[i], static_cast<int32_t>(end - i));
+    // All count as used before the first content goes: the listener may forget pages that follow in a chain.
+    for (size_t k = i; k < end; ++k) {
+      Page& p = pages_[chosen_[k]];
+      TS_CHECK(p.references == 0, "the allocator chose a used page");
+      p.references = 1;
+      num_cached_ -= p.kept;
+    }
+    for (size_t k = i; k < end; ++k) {
+      Page& p = pages_[chosen_[k]];
+      if (p.kept) evict(chosen_[k]);
+      p = {.owner = request.sequence, .heat = 1, .heated = now_, .references = 1};
+      out.push_back(PageRef(this, chosen_[k]));
+    }
+  }
+  num_used_ += request.count;
+  stats_.split_allocations += intervals > 1;
+  allocator_->on_allocated(request, chosen_);
+  return true;
+}
+
+/// Gives up cached pages, the coldest first, until `wanted` pages are empty.
+void PagePool::reclaim(int32_t wanted) {
+  wanted = std::min(wanted, num_free());
+  while (num_free() - num_cached_ < wanted) {
+    const int32_t page = listener_->coldest();
+    if (page < 0) return;  // whoever listens does not rank them
+    discard(page);
+  }
+}
+
+void PagePool::take(int32_t first, int32_t count) {
+  allocator_->on_take(first, count);
+  runs_.take(first, count);
+}
+
+/// The content of a page goes, because somebody took the page.
+void PagePool::evict(int32_t page) {
+  if (listener_) listener_->on_evict(page);
+  ++stats_.evictions;
+  pages_[page].kept = false;
+}
+
+PageRef PagePool::share(int32_t page) {
+  Page& p = pages_[page];
+  if (p.references == 0) {
+    TS_CHECK(p.kept, "an empty page has nothing to share");
+    settle();
+    take(page, 1);
+    p.heat = decayed(p);
+    ++num_used_;
+    --num_cached_;
+    if (listener_) listener_->on_reuse(page);
+  }
+  ++p.references;
+  p.heat += 1;
+  return PageRef(this, page);
+}
+
+void PagePool::release(int32_t page) {
+  Page& p = pages_[page];
+  TS_CHECK(p.references > 0);
+  if (--p.references > 0) return;
+  --num_used_;
+  p.heated = now_;
+  if (page + 1 == returned_first_ && returned_first_ < returned_end_) {
+    returned_first_ = page;
+  } else if (page == returned_end_ && returned_first_ < returned_end_) {
+    ++returned_end_;
+  } else {
+    settle();
+    returned_first_ = page;
+    returned_end_ = page + 1;
+  }
+  num_cached_ += p.kept;
+  if (releases_wanted_) allocator_->on_release(page);
+  if (p.kept && listener_) listener_->on_free(page);
+}
+
+void PagePool::keep(int32_t page) {
+  TS_CHECK(pages_[page].references > 0, "only a page somebody holds has content worth keeping");
+  pages_[page].kept = true;
+}
+
+void PagePool::forget(int32_t page) {
+  Page& p = pages_[page];
+  if (!p.kept) return;
+  const bool free = p.references == 0;
+  if (free) settle();
+  p.kept = false;
+  if (free) {
+    --num_cached_;
+    allocator_->on_forget(page);
+  }
+}
+
+void PagePool::touch(int32_t page) {
+  Page& p = pages_[page];
+  TS_CHECK(p.references > 0, "only a page somebody holds can be used");
+  p.heat += 1;
+}
+
+double PagePool::heat_time(int32_t page) const {
+  const Page& p = pages_[page];
+  const uint32_t since = p.references > 0 ? now_ : p.heated;
+  return since + heat_half_life_ * std::log2(static_cast<double>(p.heat));
+}
+
+void PagePool::relocate(int32_t from, int32_t to) {
+  TS_CHECK(pages_[from].references > 0 && pages_[to].references == 0, "a used page moves to a free one");
+  settle();
+  take(to, 1);
+  pages_[to].references = 1;
+  num_cached_ -= pages_[to].kept;
+  if (pages_[to].kept) evict(to);
+  pages_[to] = pages_[from];
+  pages_[from].references = 0;
+  pages_[from].kept = false;
+  if (releases_wanted_) allocator_->on_release(from);
+  runs_.put(from, 1);
+  allocator_->on_put(from, 1);
+}
+
+void PagePool::discard(int32_t page) {
+  TS_CHECK(pages_[page].references == 0, "the content of a used page is not to be overwritten");
+  if (!pages_[page].kept) return;
+  if (listener_) listener_->on_evict(page);
+  ++stats_.evictions;
+  forget(page);
+}
+
+void PagePool::check_invariants() const {
+  settle();
+  int32_t used = 0, cached = 0;
+  std::vector<uint8_t> states(pages_.size());
+  for (size_t page = 0; page < pages_.size(); ++page) {
+    TS_CHECK(pages_[page].references >= 0);
+    states[page] = static_cast<uint8_t>(state(static_cast<int32_t>(page)));
+    used += states[page] == 0;
+    cached += states[page] == 1;
+    TS_CHECK(runs_.is_free(static_cast<int32_t>(page)) == (states[page] != 0), "the runs are not the free pages");
+  }
+  TS_CHECK(used == num_used_);
+  TS_CHECK(cached == num_cached_);
+  runs_.check_invariants();
+  allocator_->check_invariants(states);
+}
+
+}  // namespace tinyserve

@@ -1,0 +1,36 @@
+#pragma once
+// The placement policies by name, and their configuration.
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "kv/page_allocator.h"
+
+namespace tinyserve {
+
+/// What each term of the objective counts (kv/placement/objective.h).
+struct PlacementWeights {
+  double runs = 0.02;      ///< f1
+  double distance = 0.02;  ///< f2
+  double fit = 1;          ///< f3
+  double heat = 20;        ///< f4
+  double gradient = 1e-4;  ///< lambda
+};
+
+struct PlacementConfig {
+  std::string policy = "best_fit";  ///< a name of placement_names()
+  PlacementWeights weights;
+  /// How fast the heat of a cached page decays: after this many steps a use counts half.
+  double heat_half_life = 1000;
+};
+
+/// Names of all policies, the default first.
+std::span<const std::string_view> placement_names();
+
+/// Throws InputError when no policy has that name.
+std::unique_ptr<PageAllocator> make_page_allocator(const PlacementConfig& config);
+
+}  // namespace tinyserve

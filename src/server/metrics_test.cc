@@ -1,0 +1,56 @@
+#include "server/metrics.h"
+
+#include <gmock/gmock.h>
+
+namespace tinyserve {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(ServerMetrics, NamesAndValues) {
+  ServerMetrics metrics("m");
+  metrics.on_queue_time(0.02);
+  metrics.on_first_token(0.2);
+  metrics.on_inter_token(0.003);
+  metrics.on_inter_token(0.004);
+  metrics.on_finish(1.5, 100, 20, "stop");
+  metrics.count_http("/v1/models", 200);
+  metrics.count_http("/v1/models", 200);
+  EngineStats stats;
+  stats.running = 3, stats.waiting = 2, stats.pages_total = 8, stats.pages_used = 2, stats.pages_cached = 1;
+  stats.prompt_tokens = 10, stats.generated_tokens = 5, stats.prefix_query_tokens = 9, stats.prefix_hit_tokens = 4,
+  stats.preemptions = 1;
+  stats.tiers.host_pages = 11, stats.tiers.disk.max_pages = 22, stats.tiers.disk_hit_pages = 33;
+  stats.tiers.host_down.bytes = 44, stats.tiers.disk.write_errors = 2, stats.tiers.disk.read_errors = 3;
+  metrics.text(stats, 7);
+  stats.generated_tokens = 12;
+  const std::string text = metrics.text(stats, 7);
+  for (const char* line : {
+           "tinyserve:time_to_first_token_seconds_bucket{model_name=\"m\",le=\"0.25\"} 1",
+           "tinyserve:inter_token_latency_seconds_count{model_name=\"m\"} 2",
+           "tinyserve:e2e_request_latency_seconds_sum{model_name=\"m\"} 1.5",
+           "tinyserve:request_queue_time_seconds_count{model_name=\"m\"} 1",
+           "tinyserve:request_success_total{finished_reason=\"stop\",model_name=\"m\"} 1",
+           "tinyserve:request_success_total{finished_reason=\"length\",model_name=\"m\"} 0",
+           "tinyserve:num_requests_running{model_name=\"m\"} 3",
+           "tinyserve:num_requests_waiting{model_name=\"m\"} 2",
+           "tinyserve:kv_cache_usage_perc{model_name=\"m\"} 0.25",
+           "tinyserve:prompt_tokens_total{model_name=\"m\"} 10",
+           "tinyserve:generation_tokens_total{model_name=\"m\"} 12",
+           "tinyserve:prefix_cache_queries_total{model_name=\"m\"} 9",
+           "tinyserve:prefix_cache_hits_total{model_name=\"m\"} 4",
+           "tinyserve:num_preemptions_total{model_name=\"m\"} 1",
+           "tinyserve:http_requests_total{path=\"/v1/models\",status=\"200\"} 2",
+           "tinyserve:kv_tier_pages{model_name=\"m\",tier=\"host\"} 11",
+           "tinyserve:kv_tier_max_pages{model_name=\"m\",tier=\"disk\"} 22",
+           "tinyserve:kv_tier_hit_pages_total{model_name=\"m\",tier=\"disk\"} 33",
+           "tinyserve:kv_tier_bytes_total{direction=\"down\",model_name=\"m\",tier=\"host\"} 44",
+           "tinyserve:kv_disk_errors_total{model_name=\"m\"} 5",
+           "tinyserve:http_connections{model_name=\"m\"} 7",
+           "# TYPE tinyserve:time_to_first_token_seconds histogram",
+       })
+    EXPECT_THAT(text, HasSubstr(line));
+}
+
+}  // namespace
+}  // namespace tinyserve
