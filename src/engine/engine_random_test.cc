@@ -126,7 +126,7 @@ RC_GTEST_PROP(EngineProperty, EveryAnswerIsTheOneGivenAlone, ()) {
     engine->check_invariants();
   }
   const EngineStats stats = engine->stats();
-  RC_ASSERT(stats.pages_used == 0 && stats.running == 0 && stats.waiting == 0 && stats.queued == 0);
+  RC_ASSERT((stats.pages_used == 0 && stats.running == 0 && stats.waiting == 0 && stats.queued == 0));
   RC_TAG(stats.preemptions > 0 ? "preempted" : "not preempted", stats.prefix_hit_tokens > 0 ? "hits" : "no hits");
 
   EngineConfig roomy = config;  // alone, in one chunk, nothing shared

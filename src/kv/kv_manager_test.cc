@@ -104,7 +104,7 @@ class Machine {
                              .expected_pages = static_cast<int32_t>(random_() % 4)}, refs);
     } catch (const std::bad_alloc&) {
       ++failures_;
-      RC_ASSERT(pool().num_free() == free && refs.size() == before);
+      RC_ASSERT((pool().num_free() == free && refs.size() == before));
       return false;
     }
     RC_ASSERT(got == (count <= free));
@@ -217,7 +217,7 @@ class Machine {
       displaced = true;
       const size_t stop = random_() % 6 == 0 ? random_() % (plan.moves.size() + 1) : plan.moves.size() + 1;
       for (size_t i = 0; i < plan.moves.size(); ++i) {
-        RC_ASSERT(from.insert(plan.moves[i].first).second && to.insert(plan.moves[i].second).second);
+        RC_ASSERT((from.insert(plan.moves[i].first).second && to.insert(plan.moves[i].second).second));
         if (i == stop) {
           bytes_[plan.moves[i].second] = random_();  // half a copy
           throw std::runtime_error("the copy fails");
@@ -259,12 +259,13 @@ class Machine {
         filled[s->table[i]] = std::max(filled[s->table[i]], here);
         if (kv_.prefix() && i < static_cast<int32_t>(s->names.size())) {
           const int32_t page = kv_.prefix()->find(s->names[i]);
-          RC_ASSERT(page < 0 || bytes_[page] == s->names[i].low);
+          // Twice in brackets: RapidCheck overloads || and &&, and then neither stops early.
+          RC_ASSERT((page < 0 || bytes_[page] == s->names[i].low));
         }
       }
       entries += s->table.size();
     }
-    RC_ASSERT(r.sequences == static_cast<int64_t>(sequences_.size()) && r.descriptors == runs);
+    RC_ASSERT((r.sequences == static_cast<int64_t>(sequences_.size()) && r.descriptors == runs));
     int64_t slots = 0;
     for (const auto& [page, here] : filled) slots += here;
     if (held_.empty() && pool().num_used() > 0)
@@ -279,7 +280,7 @@ class Machine {
     double mean = 0, spatial = 0;
     int32_t largest = 0;
     for (const auto& [start, length] : free_runs) mean += length, largest = std::max(largest, length);
-    RC_ASSERT(r.free_pages == static_cast<int32_t>(mean) && r.largest_run == largest);
+    RC_ASSERT((r.free_pages == static_cast<int32_t>(mean) && r.largest_run == largest));
     if (!free_runs.empty()) mean /= double(free_runs.size());
     for (const auto& [start, length] : free_runs) {
       const double d = (n - (start + length / 2.0)) / n, sigma = kv_.config().fragmentation.sigma;
