@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "model/gguf/gguf_model.h"
 #include "text/bpe.h"
@@ -187,6 +189,21 @@ class ProtoWriter {
   std::string out_;
 };
 
+// Converters write a user-defined run of spaces, as Gemma has them, as the spaces that it stands for, though all other
+// tokens have the space mark. The library looks for pieces in text whose spaces are marks already, so here, by id, are
+// those tokens with marks; without the ones that are another token then, which the library would refuse.
+std::unordered_map<size_t, std::string> with_space_marks(const Tokens& tokens) {
+  std::unordered_map<size_t, std::string> out;
+  for (size_t id = 0; id < tokens.text.size(); ++id) {
+    if (tokens.type[id] != kUserDefined || tokens.text[id].find(' ') == std::string_view::npos) continue;
+    for (const char c : tokens.text[id]) c == ' ' ? out[id] += "\xE2\x96\x81" : out[id] += c;
+  }
+  if (out.empty()) return out;
+  const std::unordered_set<std::string_view> known(tokens.text.begin(), tokens.text.end());
+  std::erase_if(out, [&](const auto& token) { return known.contains(token.second); });
+  return out;
+}
+
 // The tokenizer.model that the vocabulary came from, as far as the metadata tells, for libsentencepiece to run.
 std::string sentencepiece_proto(const GgufMetadata& meta, const Tokens& tokens) {
   constexpr const char* kScores = "tokenizer.ggml.scores";
@@ -197,9 +214,11 @@ std::string sentencepiece_proto(const GgufMetadata& meta, const Tokens& tokens) 
   // sentencepiece_model.proto: SentencePiece.piece 1, score 2, type 3.
   bool has_bytes = false;
   const int64_t unknown = special_id(meta, "unknown", count).value_or(-1);
+  const std::unordered_map<size_t, std::string> marked = with_space_marks(tokens);
   for (size_t id = 0; id < count; ++id) {
     part.clear();
-    part.bytes(1, tokens.text[id]);
+    const auto it = marked.find(id);
+    part.bytes(1, it == marked.end() ? tokens.text[id] : it->second);
     part.floating(2, scores[id]);
     // Some files count the unknown token as a control token; the library insists on one that is unknown.
     const int64_t type = static_cast<int64_t>(id) == unknown ? kUnknown

@@ -170,6 +170,41 @@ TEST_F(GgufTokenizer, TakesAnUnknownTokenOfTypeControl) {
   EXPECT_EQ(load(b)->encode("aa<bos>a z", true), (std::vector<int32_t>{1, 4, 1, 2, 3, 0}));
 }
 
+// Gemma's file writes user-defined runs of spaces as spaces, all other tokens with the space mark.
+TEST_F(GgufTokenizer, FindsUserDefinedRunsOfSpaces) {
+  GgufBuilder b;
+  b.text("tokenizer.ggml.model", "llama");
+  b.texts("tokenizer.ggml.tokens", {"<unk>", "<bos>", "a", "\xE2\x96\x81",
+                                    "\xE2\x96\x81"
+                                    "a",
+                                    "  ", "    ", "\n\n", "\n"});
+  b.numbers<float>("tokenizer.ggml.scores", GgufType::kFloat32, {0, 0, -1, -2, -0.5f, -1000, -1000, -1000, -3});
+  b.numbers<int32_t>("tokenizer.ggml.token_type", GgufType::kInt32, {2, 3, 1, 1, 1, 4, 4, 4, 1});
+  b.u32("tokenizer.ggml.unknown_token_id", 0).u32("tokenizer.ggml.bos_token_id", 1);
+  b.flag("tokenizer.ggml.add_space_prefix", false).flag("tokenizer.ggml.add_bos_token", false);
+  const auto t = load(b);
+  const auto round_trip = [&](const std::string& text, const std::vector<int32_t>& ids) {
+    EXPECT_EQ(t->encode(text, true), ids) << text;
+    EXPECT_EQ(t->decode(ids, true), text);
+  };
+  round_trip("a a", {2, 4});
+  round_trip("a  a", {2, 5, 2});
+  round_trip("a   a", {2, 5, 4});
+  round_trip("    a", {6, 2});
+  round_trip("       a", {6, 5, 4});  // the longest first
+  round_trip("a\n\n\n      a ", {2, 7, 8, 6, 5, 2, 3});
+  EXPECT_EQ(t->token_bytes(6), "    ");
+  EXPECT_EQ(t->token_to_id("\xE2\x96\x81\xE2\x96\x81"), 5);
+  // A file that has the same run with marks as well can be read all the same.
+  b = GgufBuilder().text("tokenizer.ggml.model", "llama");
+  b.texts("tokenizer.ggml.tokens", {"<unk>", "a", "\xE2\x96\x81", "  ", "\xE2\x96\x81\xE2\x96\x81"});
+  b.numbers<float>("tokenizer.ggml.scores", GgufType::kFloat32, {0, -1, -2, -1000, -0.5f});
+  b.numbers<int32_t>("tokenizer.ggml.token_type", GgufType::kInt32, {2, 1, 1, 4, 1})
+      .u32("tokenizer.ggml.unknown_token_id", 0);
+  b.flag("tokenizer.ggml.add_space_prefix", false).flag("tokenizer.ggml.add_bos_token", false);
+  EXPECT_EQ(load(b)->encode("a  a", true), (std::vector<int32_t>{1, 4, 1}));
+}
+
 TEST_F(GgufTokenizer, NamesTheKeyThatIsWrong) {
   const std::vector<std::string> tokens = {"a", "b", "ab"};
   const auto with = [&] { return small().texts("tokenizer.ggml.tokens", tokens); };
