@@ -35,6 +35,20 @@ def servers():
         server.stop()
 
 
+@pytest.fixture
+def start():
+    """start(name, *flags): a server of the test's own, with flags."""
+    running = []
+
+    def get(name, *flags):
+        running.append(e2e.Server(*flags, model=path_of(name)))
+        return running[-1]
+
+    yield get
+    for server in running:
+        server.stop()
+
+
 @pytest.fixture(scope="session")
 def qwen(servers):
     return servers("qwen2.5-coder-0.5b")
