@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <memory>
 #include <random>
 #include <stdexcept>
 #include <thread>
+#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -34,7 +36,7 @@ class EngineTiersTest : public EngineTest {
     model.on_forward = [](const Step&) { std::this_thread::sleep_for(std::chrono::microseconds(200)); };
   }
   ~EngineTiersTest() override {
-    engine.reset();  // before the disk it writes to
+    engine.reset();  // before the disks it writes to
     set_log_level(LogLevel::kInfo);
   }
 
@@ -42,6 +44,8 @@ class EngineTiersTest : public EngineTest {
   void use_disk(MemoryDisk& disk) {
     config.tiers.open_disk = [&disk] { return std::make_unique<MemoryFile>(disk); };
   }
+  /// An empty disk that lives longer than any engine of the test: the engine's end still writes.
+  MemoryDisk& new_disk() { return *disks_.emplace_back(std::make_unique<MemoryDisk>()); }
   TierStats tiers() const { return engine->stats().tiers; }
 
   /// Six families of prompts of 40 to 80 tokens, the first 32 in common: far more than 40 pages.
@@ -89,6 +93,9 @@ class EngineTiersTest : public EngineTest {
     }
   }
   int32_t answered = 0;
+
+ private:
+  std::vector<std::unique_ptr<MemoryDisk>> disks_;
 };
 
 TEST_F(EngineTiersTest, WhatThePoolGivesUpComesBackFromHostMemory) {
@@ -114,7 +121,7 @@ TEST_F(EngineTiersTest, APreemptedSequenceGetsItsPagesBack) {
 }
 
 TEST_F(EngineTiersTest, ForksCancelsAndMovingPagesChangeNothing) {
-  MemoryDisk disk;
+  MemoryDisk& disk = new_disk();
   for (const int64_t host : {0, 30, 100}) {
     for (const int32_t moves : {0, 4}) {
       engine.reset();
@@ -130,7 +137,7 @@ TEST_F(EngineTiersTest, ForksCancelsAndMovingPagesChangeNothing) {
 }
 
 TEST_F(EngineTiersTest, AFailedStepGivesEverythingBack) {
-  MemoryDisk disk;
+  MemoryDisk& disk = new_disk();
   use_host(30);
   use_disk(disk);
   int32_t steps = 0;
@@ -151,7 +158,7 @@ MemoryDisk& left_behind(MemoryDisk& from, MemoryDisk& to) {
 }
 
 TEST_F(EngineTiersTest, ARestartFindsPrefixesHoweverTheProcessEnded) {
-  MemoryDisk disk, copy;
+  MemoryDisk &disk = new_disk(), &copy = new_disk();
   use_disk(disk);
   serve(3, 7);
   for (int turn = 0; turn < 1000 && engine->has_idle_work(); ++turn) {
@@ -181,7 +188,7 @@ TEST_F(EngineTiersTest, ARestartFindsPrefixesHoweverTheProcessEnded) {
 TEST_F(EngineTiersTest, ATornFileGivesNoWrongToken) {
   std::mt19937 random(3);
   for (int32_t round = 0; round < 4; ++round) {
-    MemoryDisk disk, copy;
+    MemoryDisk &disk = new_disk(), &copy = new_disk();
     use_disk(disk);
     engine.reset();
     start();
@@ -203,7 +210,7 @@ TEST_F(EngineTiersTest, ATornFileGivesNoWrongToken) {
 
 TEST_F(EngineTiersTest, ABrokenDiskCostsPagesAndNothingElse) {
   for (const int32_t fault : {0, 1, 2, 3}) {
-    MemoryDisk disk;
+    MemoryDisk& disk = new_disk();
     use_disk(disk);
     use_host(20);
     engine.reset();
@@ -225,7 +232,7 @@ TEST_F(EngineTiersTest, ABrokenDiskCostsPagesAndNothingElse) {
 }
 
 TEST_F(EngineTiersTest, TheThreadWritesWhileItIdles) {
-  MemoryDisk disk;
+  MemoryDisk& disk = new_disk();
   use_disk(disk);
   config.tiers.disk_write_rate = 1 << 16;  // some 500 pages a second
   start();
