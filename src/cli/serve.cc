@@ -103,6 +103,8 @@ void add_serve(CLI::App& root, Action& action) {
              std::string("Bearer token clients must send; seen by other users of the machine, unlike ") + kApiKeyVariable +
                  " in the environment, which is read too")
       .text("--api-key-file", f->api_key_file, "FILE", "The same, one key a line", "none")
+      .flag("--share-prefixes", f->server.share_cache_between_keys,
+            "Let requests of one API key find cached prompts of another's; each can then time the other's")
       .texts("--served-model-name", f->server.model_names, "NAME",
              "Name requests ask for and answers carry; without one, the folder's name")
       .text("--chat-template", f->chat_template, "FILE", "Jinja file instead of the model's own", "the model's")

@@ -97,7 +97,8 @@ struct Api::State {
         started_s(std::time(nullptr)),
         workers(std::max(1, config.worker_threads), static_cast<size_t>(std::max(1, config.max_worker_queue))) {}
 
-  bool authorized(std::string_view value) const;
+  /// The API key of an Authorization field: an entry of the configuration, "" when there are none; null for a wrong one.
+  const std::string* key_of(std::string_view authorization) const;
   HttpResponse get(const RouteEntry& entry, const std::string& path);
   /// Worker thread. The answer, or nothing when a run was started that will answer itself.
   std::optional<HttpResponse> post(Route route, std::string&& body, const std::shared_ptr<GenerationRun>& run);
@@ -123,21 +124,23 @@ Api::~Api() = default;
 
 void Api::attach(Server server) { state_->server = std::move(server); }
 
-bool Api::State::authorized(std::string_view value) const {
-  if (config.api_keys.empty()) return true;
+const std::string* Api::State::key_of(std::string_view value) const {
+  static const std::string kNoKey;
+  if (config.api_keys.empty()) return &kNoKey;
   constexpr std::string_view kScheme = "bearer ";
   if (value.size() < kScheme.size() || !std::equal(kScheme.begin(), kScheme.end(), value.begin(),
                                                    [](char a, char b) { return a == (b | 32) || a == b; }))
-    return false;
+    return nullptr;
   value.remove_prefix(kScheme.size());
-  bool found = false;
-  for (const std::string& key : config.api_keys) found |= equal_constant_time(value, key);
+  const std::string* found = nullptr;
+  for (const std::string& key : config.api_keys)
+    if (equal_constant_time(value, key)) found = &key;
   return found;
 }
 
 std::optional<HttpResponse> Api::refuse(const HttpRequest& head) {
   const RouteEntry* entry = find_route(head.path);
-  if (!(entry && entry->route == Route::kHealth) && !state_->authorized(head.authorization))
+  if (!(entry && entry->route == Route::kHealth) && !state_->key_of(head.authorization))
     return to_response(ApiError(401, "The API key is missing or wrong. Send it as \"Authorization: Bearer KEY\".", "",
                                 "invalid_api_key"));
   if (!entry)
@@ -165,7 +168,9 @@ void Api::handle(HttpRequest&& request, std::shared_ptr<HttpExchange> exchange) 
   State& s = *state_;
   std::shared_ptr<GenerationRun> run;
   if (entry.route == Route::kCompletions || entry.route == Route::kChat) {
-    run = std::make_shared<GenerationRun>(s.backend, s.workers, s.server.poster, exchange);
+    const std::string& key = *s.key_of(request.authorization);  // refuse() let it through
+    run = std::make_shared<GenerationRun>(s.backend, s.workers, s.server.poster, exchange,
+                                          s.config.share_cache_between_keys ? std::string() : key);
     run->watch();
   }
   auto job = [&s, route = entry.route, run, exchange, body = std::make_shared<std::string>(std::move(request.body))] {

@@ -169,6 +169,7 @@ GenerationPlan plan_chat(const OrderedJson& body, const ApiContext& context) {
   plan.model = read_model(body, context.config);
   refuse_unsupported(fields, true);
   plan.sampling = read_sampling(fields, context, true);
+  plan.cache_salt = read_cache_salt(fields);
   read_stream(fields, plan);
   plan.token_ids_as_text = fields.boolean("return_tokens_as_token_ids").value_or(false);
   const bool logprobs = fields.boolean("logprobs").value_or(false);

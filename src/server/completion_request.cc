@@ -79,6 +79,7 @@ GenerationPlan plan_completion(const OrderedJson& body, const ApiContext& contex
   plan.model = read_model(body, context.config);
   refuse_unsupported(fields, false);
   plan.sampling = read_sampling(fields, context, false);
+  plan.cache_salt = read_cache_salt(fields);
   read_stream(fields, plan);
   plan.echo = fields.boolean("echo").value_or(false);
   plan.token_ids_as_text = fields.boolean("return_tokens_as_token_ids").value_or(false);

@@ -22,6 +22,8 @@ struct ServerConfig {
   uint16_t port = 8080;            ///< 0: a free one, see Server::port()
   /// Any of these opens everything but /health with "Authorization: Bearer KEY"; none: open to all who reach the port.
   std::vector<std::string> api_keys;
+  /// Whether prompts of one key may be found by another's; if so, it can time them. Without keys there is one client.
+  bool share_cache_between_keys = false;
   /// Names requests may ask for; the first is the one answers carry. At least one.
   std::vector<std::string> model_names;
   DefaultSampling default_sampling;

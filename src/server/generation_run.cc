@@ -2,13 +2,18 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "server/cache_salt.h"
 #include "server/response_json.h"
 
 namespace tinyserve {
 
 GenerationRun::GenerationRun(Backend& backend, WorkQueue& workers, std::shared_ptr<IoPoster> poster,
-                             std::shared_ptr<HttpExchange> exchange)
-    : backend_(backend), workers_(workers), poster_(std::move(poster)), exchange_(std::move(exchange)) {}
+                             std::shared_ptr<HttpExchange> exchange, std::string tenant)
+    : backend_(backend),
+      workers_(workers),
+      poster_(std::move(poster)),
+      exchange_(std::move(exchange)),
+      tenant_(std::move(tenant)) {}
 
 void GenerationRun::watch() {
   exchange_->on_gone([weak = weak_from_this()](Gone reason) {
@@ -28,10 +33,11 @@ void GenerationRun::start(Generation generation) {
     generation_ = std::make_unique<Generation>(std::move(generation));
   }
   try {
+    const std::string salt = cache_salt(tenant_, generation_->plan().cache_salt);
     for (size_t i = 0; i < num_prompts; ++i) {
       if (cancelled()) return;
       const uint64_t id =
-          backend_.submit({generation_->plan().prompts[i].ids, generation_->plan().sampling},
+          backend_.submit({generation_->plan().prompts[i].ids, generation_->plan().sampling, salt},
                           [self = shared_from_this(), i](Output&& output) { self->hear(i, std::move(output)); });
       bool too_late = false;
       {

@@ -17,8 +17,9 @@ namespace tinyserve {
 
 class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
  public:
+  /// `tenant`: whose prompts this one may share pages with; see cache_salt.h.
   GenerationRun(Backend& backend, WorkQueue& workers, std::shared_ptr<IoPoster> poster,
-                std::shared_ptr<HttpExchange> exchange);
+                std::shared_ptr<HttpExchange> exchange, std::string tenant);
 
   /// I/O thread, before start(): from now on a client that goes away ends the run.
   void watch();
@@ -39,6 +40,7 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
   WorkQueue& workers_;
   const std::shared_ptr<IoPoster> poster_;
   const std::shared_ptr<HttpExchange> exchange_;
+  const std::string tenant_;
 
   mutable std::mutex mutex_;
   // Guarded by mutex_:

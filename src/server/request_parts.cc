@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kMaxCount = std::numeric_limits<int32_t>::max();
 constexpr size_t kMaxBiases = 1024;
+constexpr size_t kMaxSaltBytes = 1024;
 constexpr int32_t kDefaultCompletionTokens = 16;  // OpenAI's
 
 void read_stop(const Fields& fields, SamplingParams& sampling) {
@@ -154,6 +155,13 @@ SamplingParams read_sampling(const Fields& fields, const ApiContext& context, bo
   s.ignore_eos = fields.boolean("ignore_eos").value_or(false);
   s.skip_special_tokens = fields.boolean("skip_special_tokens").value_or(true);
   return s;
+}
+
+std::string read_cache_salt(const Fields& fields) {
+  const auto salt = fields.string("cache_salt", kMaxSaltBytes);
+  // Empty would mean that the prompt is shared, the opposite of what who sends a salt wants.
+  if (salt && salt->empty()) throw bad_field("cache_salt", "\"cache_salt\" must not be empty; leave it out to share.");
+  return salt.value_or("");
 }
 
 void read_stream(const Fields& fields, GenerationPlan& plan) {

@@ -15,6 +15,8 @@ namespace tinyserve {
 /// All sampling fields but the logprobs ones, which completions and chat spell differently.
 /// `default_max_tokens`: when the request names none; absent: up to the context limit.
 SamplingParams read_sampling(const Fields& fields, const ApiContext& context, bool chat);
+/// "cache_salt": a text that is not empty, or absent.
+std::string read_cache_salt(const Fields& fields);
 /// "stream" and "stream_options".
 void read_stream(const Fields& fields, GenerationPlan& plan);
 /// Refuses fields that other servers know and this one does not, unless they hold the value that changes nothing.
