@@ -53,9 +53,10 @@ std::string page_map_body(const PageMap& map) {
   fmt::format_to(to,
                  R"("hit_pages":{{"device":{},"host":{},"disk":{},"recompute":{}}},"lost_pages":{},"refused_by_cost":{},)"
                  R"("reads_given_up":{},"loading":{},"prefill_s_per_token":{:.6g},"host_s_per_page":{:.6g},)"
-                 R"("disk_s_per_page":{:.6g}}},)",
+                 R"("disk_s_per_page":{:.6g},"recompute_s_per_page":{:.6g},"large_copy_gb_per_s":{:.6g}}},)",
                  t.pool_hit_pages, t.host_hit_pages, t.disk_hit_pages, t.recomputed_pages, t.pages_lost, t.refused_by_cost,
-                 t.reads_given_up, t.loading, t.prefill_s_per_token, t.host_s_per_page, t.disk_s_per_page);
+                 t.reads_given_up, t.loading, t.prefill_s_per_token, t.host_s_per_page, t.disk_s_per_page,
+                 t.recompute_s_per_page, t.large_copy_gb_per_s);
   out += R"("columns":["length","state","owner","references","heat"],"pages":[)";
   for (size_t i = 0; i < map.spans.size(); ++i) {
     const PageSpan& s = map.spans[i];

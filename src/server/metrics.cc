@@ -120,16 +120,39 @@ struct ServerMetrics::State {
           .Name("tinyserve:kv_tier_bytes_total")
           .Help("K/V bytes moved to (down) and from (up) a tier.")
           .Register(registry);
-  prometheus::Counter& tier_bytes(const char* tier, const char* direction) {
+  prometheus::Family<prometheus::Counter>& tier_transfers_family =
+      prometheus::BuildCounter()
+          .Name("tinyserve:kv_tier_transfers_total")
+          .Help("Contiguous copies to (down) and from (up) a tier; bytes by this are bytes per transfer.")
+          .Register(registry);
+  prometheus::Family<prometheus::Counter>& tier_seconds_family =
+      prometheus::BuildCounter()
+          .Name("tinyserve:kv_tier_transfer_seconds_total")
+          .Help("Time those copies took; bytes by this are the bandwidth.")
+          .Register(registry);
+  struct Transfers {
+    prometheus::Counter &bytes, &transfers, &seconds;
+  };
+  Transfers tier_copies(const char* tier, const char* direction) {
     Labels with = labels;
     with["tier"] = tier;
     with["direction"] = direction;
-    return tier_bytes_family.Add(with);
+    return {tier_bytes_family.Add(with), tier_transfers_family.Add(with), tier_seconds_family.Add(with)};
   }
-  prometheus::Counter& host_down = tier_bytes("host", "down");
-  prometheus::Counter& host_up = tier_bytes("host", "up");
-  prometheus::Counter& disk_down = tier_bytes("disk", "down");
-  prometheus::Counter& disk_up = tier_bytes("disk", "up");
+  Transfers host_down = tier_copies("host", "down");
+  Transfers host_up = tier_copies("host", "up");
+  Transfers disk_down = tier_copies("disk", "down");
+  Transfers disk_up = tier_copies("disk", "up");
+  prometheus::Family<prometheus::Gauge>& tier_cost_family =
+      prometheus::BuildGauge()
+          .Name("tinyserve:kv_tier_page_seconds")
+          .Help("Measured cost of a KV page from a tier; \"recompute\" is that of its tokens in a prompt. 0: not measured yet.")
+          .Register(registry);
+  prometheus::Gauge& host_cost = of_tier(tier_cost_family, "host");
+  prometheus::Gauge& disk_cost = of_tier(tier_cost_family, "disk");
+  prometheus::Gauge& compute_cost = of_tier(tier_cost_family, "recompute");
+  prometheus::Gauge& large_copy =
+      gauge("tinyserve:kv_large_copy_bytes_per_second", "One large copy from the pool's memory to the host's, when the server started.");
   prometheus::Gauge& tier_found = gauge("tinyserve:kv_disk_pages_found", "Pages the disk file held when it was opened.");
   prometheus::Gauge& tier_queued = gauge("tinyserve:kv_disk_queued_bytes", "Bytes waiting to be written to the disk file.");
   prometheus::Gauge& tier_loading = gauge("tinyserve:kv_tier_loading", "Requests waiting for pages from the disk file.");
@@ -219,6 +242,10 @@ std::string ServerMetrics::text(const EngineStats& stats, int64_t connections) {
   s.tier_found.Set(static_cast<double>(t.disk.pages_found));
   s.tier_queued.Set(static_cast<double>(t.disk.queued_bytes));
   s.tier_loading.Set(static_cast<double>(t.loading));
+  s.host_cost.Set(t.host_s_per_page);
+  s.disk_cost.Set(t.disk_s_per_page);
+  s.compute_cost.Set(t.recompute_s_per_page);
+  s.large_copy.Set(t.large_copy_gb_per_s * 1e9);
   s.connections.Set(static_cast<double>(connections));
   // The engine counts for itself; here only what it grew by since the last time is added.
   const auto grow = [](prometheus::Counter& counter, uint64_t now, uint64_t& before) {
@@ -238,10 +265,16 @@ std::string ServerMetrics::text(const EngineStats& stats, int64_t connections) {
   grow(s.host_hits, t.host_hit_pages, before.host_hit_pages);
   grow(s.disk_hits, t.disk_hit_pages, before.disk_hit_pages);
   grow(s.recomputed, t.recomputed_pages, before.recomputed_pages);
-  grow(s.host_down, t.host_down.bytes, before.host_down.bytes);
-  grow(s.host_up, t.host_up.bytes, before.host_up.bytes);
-  grow(s.disk_down, t.disk.written.bytes, before.disk.written.bytes);
-  grow(s.disk_up, t.disk_up.bytes, before.disk_up.bytes);
+  const auto copies = [&grow](const State::Transfers& counters, const TransferStats& now, TransferStats& last) {
+    grow(counters.bytes, now.bytes, last.bytes);
+    grow(counters.transfers, now.transfers, last.transfers);
+    if (now.seconds > last.seconds) counters.seconds.Increment(now.seconds - last.seconds);
+    last.seconds = std::max(last.seconds, now.seconds);
+  };
+  copies(s.host_down, t.host_down, before.host_down);
+  copies(s.host_up, t.host_up, before.host_up);
+  copies(s.disk_down, t.disk.written, before.disk.written);
+  copies(s.disk_up, t.disk.read, before.disk.read);
   grow(s.tier_lost, t.pages_lost, before.pages_lost);
   grow(s.tier_refused, t.refused_by_cost, before.refused_by_cost);
   grow(s.disk_corrupt, t.disk.corrupt, before.disk.corrupt);

@@ -21,7 +21,10 @@ TEST(ServerMetrics, NamesAndValues) {
   stats.prompt_tokens = 10, stats.generated_tokens = 5, stats.prefix_query_tokens = 9, stats.prefix_hit_tokens = 4,
   stats.preemptions = 1;
   stats.tiers.host_pages = 11, stats.tiers.disk.max_pages = 22, stats.tiers.disk_hit_pages = 33;
-  stats.tiers.host_down.bytes = 44, stats.tiers.disk.write_errors = 2, stats.tiers.disk.read_errors = 3;
+  stats.tiers.host_down = {.pages = 1, .bytes = 44, .transfers = 4, .seconds = 0.5};
+  stats.tiers.disk.read = {.pages = 2, .bytes = 88, .transfers = 1, .seconds = 0.25};
+  stats.tiers.host_s_per_page = 0.5, stats.tiers.recompute_s_per_page = 0.75, stats.tiers.large_copy_gb_per_s = 2;
+  stats.tiers.disk.write_errors = 2, stats.tiers.disk.read_errors = 3;
   metrics.text(stats, 7);
   stats.generated_tokens = 12;
   const std::string text = metrics.text(stats, 7);
@@ -45,6 +48,13 @@ TEST(ServerMetrics, NamesAndValues) {
            "tinyserve:kv_tier_max_pages{model_name=\"m\",tier=\"disk\"} 22",
            "tinyserve:kv_tier_hit_pages_total{model_name=\"m\",tier=\"disk\"} 33",
            "tinyserve:kv_tier_bytes_total{direction=\"down\",model_name=\"m\",tier=\"host\"} 44",
+           "tinyserve:kv_tier_transfers_total{direction=\"down\",model_name=\"m\",tier=\"host\"} 4",
+           "tinyserve:kv_tier_transfer_seconds_total{direction=\"down\",model_name=\"m\",tier=\"host\"} 0.5",
+           "tinyserve:kv_tier_bytes_total{direction=\"up\",model_name=\"m\",tier=\"disk\"} 88",
+           "tinyserve:kv_tier_transfer_seconds_total{direction=\"up\",model_name=\"m\",tier=\"disk\"} 0.25",
+           "tinyserve:kv_tier_page_seconds{model_name=\"m\",tier=\"host\"} 0.5",
+           "tinyserve:kv_tier_page_seconds{model_name=\"m\",tier=\"recompute\"} 0.75",
+           "tinyserve:kv_large_copy_bytes_per_second{model_name=\"m\"} 2000000000",
            "tinyserve:kv_disk_errors_total{model_name=\"m\"} 5",
            "tinyserve:http_connections{model_name=\"m\"} 7",
            "# TYPE tinyserve:time_to_first_token_seconds histogram",

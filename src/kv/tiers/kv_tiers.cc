@@ -22,6 +22,7 @@ namespace {
 constexpr int32_t kLayout = 1;                           // of a page's bytes in a tier; part of the fingerprint
 constexpr int64_t kLoadBytes = int64_t{256} << 20;       // read for requests that wait; one request may always read
 constexpr size_t kMostAhead = 1 << 16;                   // names waiting to be written ahead; the oldest are let go
+constexpr int64_t kLargeCopy = int64_t{64} << 20;
 constexpr double kPatience = 1.0;                        // seconds to wait for the disk while nothing is measured
 constexpr double kLeastPatience = 0.02;                  // and at least, whatever computing would take
 
@@ -58,6 +59,7 @@ KvTiers::KvTiers(const TiersConfig& config, ops::Ops& ops, const KvStorage& stor
       ++stats_.host_evicted;
     });
     stats_.host_max_pages = slots;
+    stats_.large_copy_gb_per_s = copier_.large_copy_gb_per_s(std::min(config.host_bytes, kLargeCopy));
   }
   if (!config.disk_path.empty() || config.open_disk) open_disk();
 }
@@ -401,6 +403,7 @@ TierStats KvTiers::stats() const {
   if (disk_) s.disk = disk_->stats();
   s.loading = static_cast<int64_t>(loads_.size());
   s.prefill_s_per_token = cost_.compute_s(1);
+  s.recompute_s_per_page = cost_.compute_s(page_size_);
   s.host_s_per_page = cost_.move_s(Tier::kHost, 1);
   s.disk_s_per_page = cost_.move_s(Tier::kDisk, 1);
   return s;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <memory>
 
 #include "base/check.h"
 
@@ -51,6 +52,21 @@ TransferStats PageCopier::copy(std::span<const PageMove> moves, HostArea& area, 
   stats.bytes = moves.size() * page_bytes();
   stats.seconds = steady_s() - start;
   return stats;
+}
+
+double PageCopier::large_copy_gb_per_s(int64_t bytes) {
+  const auto size = static_cast<size_t>(bytes);
+  const std::unique_ptr<ops::Memory> device = ops_.allocate(size);
+  AlignedBuffer host(size);
+  std::memset(host.data(), 1, size);  // both are resident before the clock starts
+  ops_.upload(device->data, host.data(), size);
+  double best = 0;
+  for (int i = 0; i < 3; ++i) {
+    const double start = steady_s();
+    ops_.download(host.data(), device->data, size);
+    best = std::max(best, static_cast<double>(bytes) / 1e9 / (steady_s() - start));
+  }
+  return best;
 }
 
 HostArea& PageCopier::bounce() {

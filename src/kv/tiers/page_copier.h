@@ -61,6 +61,10 @@ class PageCopier {
   TransferStats from_images(std::span<const int32_t> pages, const std::byte* images, int64_t stride);
   void slot_to_image(HostArea& from, int32_t slot, std::byte* image) const;
 
+  /// What one copy of so many bytes from the backend's memory to the host's reaches: the limit of all of the above.
+  /// Allocates both sides for the moment.
+  double large_copy_gb_per_s(int64_t bytes);
+
  private:
   TransferStats copy(std::span<const PageMove> moves, HostArea& area, bool down);
   HostArea& bounce();

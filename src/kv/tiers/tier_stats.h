@@ -53,6 +53,8 @@ struct TierStats {
   double prefill_s_per_token = 0;
   double host_s_per_page = 0;
   double disk_s_per_page = 0;
+  double recompute_s_per_page = 0;
+  double large_copy_gb_per_s = 0;  ///< one copy to host memory as large as that tier, 64 MiB at most; 0: there is no such tier
 };
 
 }  // namespace tinyserve
