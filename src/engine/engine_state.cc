@@ -183,9 +183,9 @@ bool Engine::State::compact(bool idle) {
     moving_pages = false;
     if (tiers) tiers->move_down();
     if (!moves.empty()) {
-      storage.copy_pages(moves.displaced);
+      storage.copy_pages(moves.displaced, config.kv.compaction.before_copy);
       displaced_copied = true;
-      storage.copy_pages(moves.moves);
+      storage.copy_pages(moves.moves, config.kv.compaction.before_copy);
     }
     kv.compacted(now_seconds() - start);
     return !moves.empty();

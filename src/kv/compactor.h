@@ -15,6 +15,7 @@
 // a page, which costs the content that it would have given up next anyway.
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -33,6 +34,7 @@ struct CompactionConfig {
   double start_total = 1.0;   ///< F_total; work goes on until it is half of that
   double min_pay = 0.25;      ///< pages of run length won per page moved that make a job worth doing
   int32_t random_moves = 0;   ///< for tests: pages moved somewhere else after every step, for nothing
+  std::function<void(size_t layer)> before_copy = {};  ///< for tests: before a layer's bytes of moved pages are copied
 };
 
 /// Pages whose bytes are to be copied, (source, destination): all of `displaced` first, then `moves`. Within each list

@@ -23,9 +23,13 @@ KvStorage::KvStorage(ops::Ops& ops, const KvShape& shape, int32_t page_size, int
   }
 }
 
-void KvStorage::copy_pages(std::span<const std::pair<int32_t, int32_t>> pairs) const {
+void KvStorage::copy_pages(std::span<const std::pair<int32_t, int32_t>> pairs,
+                           const std::function<void(size_t layer)>& before_layer) const {
   if (pairs.empty()) return;
-  for (const ops::KvLayer& layer : layers_) ops_.copy_pages(layer, pairs);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (before_layer) before_layer(i);
+    ops_.copy_pages(layers_[i], pairs);
+  }
 }
 
 }  // namespace tinyserve

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <utility>
@@ -30,8 +31,10 @@ class KvStorage {
   std::span<const ops::KvLayer> layers() const { return layers_; }
   /// Everything that a page's content consists of: K, V, K, V, ... of the layers. Whoever moves pages elsewhere moves these.
   std::span<const PageTensor> tensors() const { return tensors_; }
-  /// Copies whole pages, (source, destination), in all layers. Sources and destinations are disjoint.
-  void copy_pages(std::span<const std::pair<int32_t, int32_t>> pairs) const;
+  /// Copies whole pages, (source, destination), in all layers. Sources and destinations are disjoint. `before_layer`, for
+  /// tests, is called before each layer's copies and may throw.
+  void copy_pages(std::span<const std::pair<int32_t, int32_t>> pairs,
+                  const std::function<void(size_t layer)>& before_layer = {}) const;
 
  private:
   ops::Ops& ops_;
