@@ -1,4 +1,5 @@
 """Hang-ups, limits, keys, ports and the end."""
+import concurrent.futures
 import json
 import signal
 import socket
@@ -21,6 +22,14 @@ def raw_post(server, body):
     s = server.socket()
     s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
     return s
+
+
+def drain(s):
+    try:
+        while s.recv(1 << 16):
+            pass
+    except OSError:
+        pass
 
 
 def wait_for(condition, timeout=10):
@@ -69,21 +78,26 @@ def test_closing_a_stream_of_the_client(server, client, model):
 def test_a_full_queue_says_429(start_server, model):
     server = start_server("--max-running", "1", "--max-queued", "2")
     client = server.client()
-    streams = [client.completions.create(model=model, stream=True, **LONG)]
-    next(iter(streams[0]))
+    running = raw_post(server, {**LONG, **LONG["extra_body"], "max_tokens": 30000, "stream": True})
+    # Somebody reads it: a stream that nobody reads is cut off after a while, and the queue moves on.
+    threading.Thread(target=drain, args=(running,), daemon=True).start()
+    wait_for(lambda: server.metrics()["tinyserve:num_requests_running"] == 1, 60)
     waiting = [raw_post(server, {"prompt": "Hello", "max_tokens": 2}) for _ in range(2)]
-    wait_for(lambda: server.metrics()["tinyserve:num_requests_waiting"] == 2)
+    wait_for(lambda: server.metrics()["tinyserve:num_requests_waiting"] == 2, 60)
     with pytest.raises(openai.RateLimitError) as e:
         client.completions.create(model=model, prompt="Hello", max_tokens=2)
     assert e.value.code == "queue_full" and int(e.value.response.headers["retry-after"]) >= 1
     # A client that tries again, as openai's does by itself, comes through once there is room.
-    patient = server.client(max_retries=5)
-    threading.Timer(1.0, streams[0].close).start()
-    assert patient.completions.create(model=model, prompt="Hello", max_tokens=2).usage.completion_tokens == 2
+    refused = 'tinyserve:http_requests_total{path="/v1/completions",status="429"}'
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        patient = pool.submit(server.client(max_retries=60).completions.create, model=model, prompt="Hello", max_tokens=2)
+        wait_for(lambda: server.metrics()[refused] >= 2, 60)
+        running.shutdown(socket.SHUT_RDWR)
+        assert patient.result(120).usage.completion_tokens == 2
     for s in waiting:
         assert b"200 OK" in s.recv(100)
         s.close()
-    server.quiet()
+    server.quiet(timeout=60)
 
 
 def test_api_key(start_server, model):
