@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -61,6 +62,12 @@ void write_report(const std::string& path, const Json& report) {
   if (!file) throw InputError(fmt::format("--json {}: {}", path, std::strerror(errno)));
   const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
   if (std::fclose(file) != 0 || !written) throw InputError(fmt::format("--json {}: {}", path, std::strerror(errno)));
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  std::ofstream file(path, std::ios::binary);
+  file << text;
+  if (!file.flush()) throw InputError(fmt::format("{}: cannot be written", path));
 }
 
 }  // namespace tinyserve::cli

@@ -29,5 +29,7 @@ Json summary_json(const Summary& summary, double scale);
 std::string summary_line(const Summary& summary, double scale);
 /// Writes the report to `path` ("-": stdout). Throws InputError when the file cannot be written.
 void write_report(const std::string& path, const Json& report);
+/// Writes a whole file. Throws InputError when it cannot be written.
+void write_text(const std::string& path, const std::string& text);
 
 }  // namespace tinyserve::cli

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -110,12 +109,6 @@ int32_t size_pool(const replay::Trace& trace, const ReplayFlags& f, replay::Simu
   fmt::print("demand       {:.0f} pages for 99% of the time ({:.0f} for half of it, {:.0f} at most); {:.0f}% of {:.0f}\n", demand.p99,
              demand.p50, demand.peak, 100 * f.fill, pages);
   return static_cast<int32_t>(std::max(pages, 1.0));
-}
-
-void write_text(const std::string& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary);
-  file << text;
-  if (!file.flush()) throw InputError(fmt::format("{}: cannot be written", path));
 }
 
 int run(const ReplayFlags& f) {

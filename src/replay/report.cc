@@ -6,7 +6,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "replay/svg_plot.h"
+#include "base/svg_plot.h"
 
 namespace tinyserve::replay {
 namespace {

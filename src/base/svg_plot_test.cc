@@ -1,4 +1,4 @@
-#include "replay/svg_plot.h"
+#include "base/svg_plot.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-namespace tinyserve::replay {
+namespace tinyserve {
 namespace {
 
 using testing::ElementsAre;
@@ -49,7 +49,17 @@ TEST(PlotSvg, LeavesOutWhatCannotBeDrawn) {
   EXPECT_EQ(count(svg, "class=\"line\""), 2u);  // the legend's
 }
 
+TEST(PlotSvg, LogarithmicXWithMarkers) {
+  const std::string svg = plot_svg("t", "share", {{.y_label = "y", .lines = {{"a", {{0, 3}, {0.05, 3.5}, {1, 3.4}}}}, .from_data = true}},
+                                   {.log_x = true, .markers = true});
+  EXPECT_EQ(count(svg, "<circle"), 2u);  // 0 has no place on the axis
+  EXPECT_THAT(svg, HasSubstr("d=\"M80.0 44.0L940.0 284.0\""));
+  for (const char* tick : {">0.05<", ">0.1<", ">0.2<", ">0.5<", ">1<", ">3.4<", ">3.5<"}) EXPECT_THAT(svg, HasSubstr(tick));
+  EXPECT_THAT(svg, Not(HasSubstr(">0.02<")));
+  EXPECT_THAT(plot_svg("t", "x", {{.y_label = "y", .from_data = true}}, {.log_x = true}), Not(HasSubstr("nan")));
+}
+
 TEST(PlotSvg, NothingToDraw) { EXPECT_THAT(plot_svg("t", "x", {}), HasSubstr("</svg>")); }
 
 }  // namespace
-}  // namespace tinyserve::replay
+}  // namespace tinyserve

@@ -1,4 +1,4 @@
-#include "replay/svg_plot.h"
+#include "base/svg_plot.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-namespace tinyserve::replay {
+namespace tinyserve {
 namespace {
 
 constexpr double kWidth = 960, kPanelHeight = 240, kLeft = 80, kRight = 20, kTop = 44, kGap = 26, kBottom = 52;
@@ -36,30 +36,39 @@ struct Axis {
   }
 };
 
-bool shown(const PlotPanel& panel, const std::pair<double, double>& p) {
-  return std::isfinite(p.first) && std::isfinite(p.second) && (!panel.log_y || p.second > 0);
+bool shown(const PlotPanel& panel, const PlotOptions& options, const std::pair<double, double>& p) {
+  return std::isfinite(p.first) && std::isfinite(p.second) && (!panel.log_y || p.second > 0) && (!options.log_x || p.first > 0);
 }
 
-Axis x_axis(const std::vector<PlotPanel>& panels) {
+Axis x_axis(const std::vector<PlotPanel>& panels, const PlotOptions& options) {
   double low = std::numeric_limits<double>::infinity(), high = -low;
   for (const PlotPanel& panel : panels)
     for (const PlotLine& line : panel.lines)
       for (const auto& p : line.points)
-        if (shown(panel, p)) low = std::min(low, p.first), high = std::max(high, p.first);
+        if (shown(panel, options, p)) low = std::min(low, p.first), high = std::max(high, p.first);
+  if (options.log_x) {
+    if (!std::isfinite(low)) low = high = 1;
+    if (!(high > low)) low /= 2, high *= 2;
+    return {low, high, kLeft, kWidth - kRight, true};
+  }
   if (!(high > low)) low = std::isfinite(low) ? low : 0, high = low + 1;
   return {low, high, kLeft, kWidth - kRight, false};
 }
 
-Axis y_axis(const PlotPanel& panel, double top) {
-  double low = std::numeric_limits<double>::infinity(), high = 0;
+Axis y_axis(const PlotPanel& panel, const PlotOptions& options, double top) {
+  double low = std::numeric_limits<double>::infinity(), high = panel.from_data ? -low : 0;
   for (const PlotLine& line : panel.lines)
     for (const auto& p : line.points)
-      if (shown(panel, p)) low = std::min(low, p.second), high = std::max(high, p.second);
+      if (shown(panel, options, p)) low = std::min(low, p.second), high = std::max(high, p.second);
   if (panel.y_max > 0) high = panel.y_max;
   if (panel.log_y) {
     low = std::isfinite(low) ? std::pow(10, std::floor(std::log10(low))) : 1;
     high = high > low ? std::pow(10, std::ceil(std::log10(high) - 1e-9)) : 10 * low;
     if (high <= low) high = 10 * low;
+  } else if (panel.from_data) {
+    if (!(high > low)) low = std::isfinite(low) ? low : 0, high = low + 1;
+    const std::vector<double> ticks = axis_ticks(low, high, 5);
+    low = ticks.front(), high = ticks.back();
   } else {
     low = 0;
     high = high > 0 ? axis_ticks(0, high, 5).back() : 1;
@@ -67,10 +76,17 @@ Axis y_axis(const PlotPanel& panel, double top) {
   return {low, high, top + kPanelHeight, top, panel.log_y};
 }
 
-std::vector<double> ticks_of(const Axis& axis) {
-  if (!axis.log) return axis_ticks(axis.low, axis.high, 5);
+std::vector<double> ticks_of(const Axis& axis, int count) {
   std::vector<double> ticks;
-  for (double v = axis.low; v <= axis.high * 1.0001; v *= 10) ticks.push_back(v);
+  if (axis.log) {
+    for (double power = std::pow(10, std::floor(std::log10(axis.low))); power <= axis.high; power *= 10)
+      for (const double step : {1, 2, 5})  // the steps between powers of ten only where there are few of those
+        if (step == 1 || axis.high / axis.low < 1000) ticks.push_back(step * power);
+  } else {
+    ticks = axis_ticks(axis.low, axis.high, count);
+  }
+  const double slack = 1e-9 * (axis.high - axis.low);
+  std::erase_if(ticks, [&](double v) { return v < axis.low - slack || v > axis.high + slack; });
   return ticks;
 }
 
@@ -78,15 +94,15 @@ std::string text(double x, double y, const char* anchor, const std::string& word
   return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\"{}>{}</text>\n", x, y, anchor, more, escape(words));
 }
 
-std::string draw_panel(const PlotPanel& panel, const Axis& x, double top, const std::vector<std::string>& labels) {
-  const Axis y = y_axis(panel, top);
+std::string draw_panel(const PlotPanel& panel, const PlotOptions& options, const Axis& x, double top, const std::vector<std::string>& labels) {
+  const Axis y = y_axis(panel, options, top);
   std::string out;
-  for (const double v : ticks_of(y)) {
+  for (const double v : ticks_of(y, 5)) {
     out += fmt::format("<path d=\"M{:.1f} {:.1f}H{:.1f}\" class=\"grid\"/>\n", kLeft, y.place(v), kWidth - kRight);
     out += text(kLeft - 6, y.place(v) + 4, "end", number(v));
   }
-  for (const double v : axis_ticks(x.low, x.high, 8))
-    if (v >= x.low && v <= x.high) out += fmt::format("<path d=\"M{:.1f} {:.1f}V{:.1f}\" class=\"grid\"/>\n", x.place(v), top, top + kPanelHeight);
+  for (const double v : ticks_of(x, 8))
+    out += fmt::format("<path d=\"M{:.1f} {:.1f}V{:.1f}\" class=\"grid\"/>\n", x.place(v), top, top + kPanelHeight);
   out += fmt::format("<path d=\"M{0:.1f} {1:.1f}V{2:.1f}H{3:.1f}\" class=\"axis\"/>\n", kLeft, top, top + kPanelHeight, kWidth - kRight);
   const double middle = top + kPanelHeight / 2;
   out += text(18, middle, "middle", panel.y_label, fmt::format(" transform=\"rotate(-90 18 {:.1f})\"", middle).c_str());
@@ -94,8 +110,10 @@ std::string draw_panel(const PlotPanel& panel, const Axis& x, double top, const 
     const auto colour = static_cast<size_t>(std::find(labels.begin(), labels.end(), line.label) - labels.begin()) % std::size(kColours);
     std::string path;
     for (const auto& p : line.points) {
-      if (!shown(panel, p)) continue;
-      path += fmt::format("{}{:.1f} {:.1f}", path.empty() ? "M" : "L", x.place(p.first), y.place(std::clamp(p.second, y.low, y.high)));
+      if (!shown(panel, options, p)) continue;
+      const double px = x.place(p.first), py = y.place(std::clamp(p.second, y.low, y.high));
+      path += fmt::format("{}{:.1f} {:.1f}", path.empty() ? "M" : "L", px, py);
+      if (options.markers) out += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.5\" fill=\"{}\"/>\n", px, py, kColours[colour]);
     }
     if (!path.empty()) out += fmt::format("<path d=\"{}\" class=\"line\" stroke=\"{}\"/>\n", path, kColours[colour]);
   }
@@ -115,7 +133,7 @@ std::vector<double> axis_ticks(double low, double high, int count) {
   return ticks;
 }
 
-std::string plot_svg(const std::string& title, const std::string& x_label, const std::vector<PlotPanel>& panels) {
+std::string plot_svg(const std::string& title, const std::string& x_label, const std::vector<PlotPanel>& panels, const PlotOptions& options) {
   std::vector<std::string> labels;
   for (const PlotPanel& panel : panels)
     for (const PlotLine& line : panel.lines)
@@ -127,15 +145,14 @@ std::string plot_svg(const std::string& title, const std::string& x_label, const
       "font-size=\"12\">\n<style>.grid{{stroke:#ddd}}.axis{{stroke:#000;fill:none}}.line{{fill:none;stroke-width:1.5;stroke-linejoin:round}}</style>\n"
       "<rect width=\"{0}\" height=\"{1}\" fill=\"#fff\"/>\n", kWidth, height);
   out += text(kLeft, 24, "start", title, " font-size=\"16\"");
-  const Axis x = x_axis(panels);
+  const Axis x = x_axis(panels, options);
   double top = kTop;
   for (const PlotPanel& panel : panels) {
-    out += draw_panel(panel, x, top, labels);
+    out += draw_panel(panel, options, x, top, labels);
     top += kPanelHeight + kGap;
   }
   const double base = top - kGap;
-  for (const double v : axis_ticks(x.low, x.high, 8))
-    if (v >= x.low && v <= x.high) out += text(x.place(v), base + 17, "middle", number(v));
+  for (const double v : ticks_of(x, 8)) out += text(x.place(v), base + 17, "middle", number(v));
   out += text((kLeft + kWidth - kRight) / 2, base + 36, "middle", x_label);
   double at = kLeft;
   for (size_t i = 0; i < labels.size(); ++i) {
@@ -146,4 +163,4 @@ std::string plot_svg(const std::string& title, const std::string& x_label, const
   return out + "</svg>\n";
 }
 
-}  // namespace tinyserve::replay
+}  // namespace tinyserve
