@@ -1,7 +1,10 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -9,23 +12,46 @@
 #include "base/json.h"
 #include "cli/bench_report.h"
 #include "cli/context_list.h"
+#include "cli/eval_report.h"
 #include "cli/flags.h"
 #include "cli/model_runtime.h"
 #include "cli/progress.h"
 #include "eval/perplexity.h"
+#include "eval/task.h"
+#include "eval/task_run.h"
 #include "text/tokenizer.h"
 
 namespace tinyserve::cli {
 namespace {
 
 constexpr int32_t kShortest = 16, kLongest = 1 << 24;
+constexpr int32_t kDefaultQuestions = 24, kDefaultSequences = 16;  // of tasks, of running text that is decoded
+const std::map<std::string, eval::TaskKind> kTasks = {{"needle", eval::TaskKind::kNeedle},
+                                                      {"multineedle", eval::TaskKind::kMultiNeedle},
+                                                      {"passkey", eval::TaskKind::kPasskey},
+                                                      {"recall", eval::TaskKind::kRecall},
+                                                      {"ppl", eval::TaskKind::kText}};
 
 struct EvalFlags {
   ModelFlags model;
-  std::string task = "ppl", contexts = "2k", json;
+  std::string tasks = "ppl", contexts = "2k", policies = "full", json, svg;
   std::vector<std::string> text;
-  int32_t count = 0;
+  int32_t count = 0, questions = 1, decode = 0;
+  std::optional<uint64_t> seed;
 };
+
+std::vector<std::string> names_of(const std::string& flag, const std::string& list, const std::vector<std::string>& known) {
+  std::vector<std::string> out;
+  for (size_t begin = 0; begin <= list.size();) {
+    const size_t comma = std::min(list.find(',', begin), list.size());
+    const std::string name = list.substr(begin, comma - begin);
+    if (std::find(known.begin(), known.end(), name) == known.end())
+      throw InputError(fmt::format("{} {}: there is no '{}'; there are {}", flag, list, name, fmt::join(known, ", ")));
+    if (std::find(out.begin(), out.end(), name) == out.end()) out.push_back(name);
+    begin = comma + 1;
+  }
+  return out;
+}
 
 std::vector<int32_t> contexts_of(const EvalFlags& f) {
   try {
@@ -50,23 +76,80 @@ Json run_perplexity(eval::SequenceRunner& runner, const eval::EvalText& text, co
     const double ppl = std::exp(loss.mean);
     fmt::print("| {} | {} | {} | {:.4f} | {:.4f} | {:.4f} | {:.4f} |\n", context, chunks, loss.tokens, loss.mean, loss.standard_error, ppl, ppl * loss.standard_error);
     std::fflush(stdout);
-    rows.push_back({{"context", context}, {"chunks", chunks}, {"tokens", loss.tokens}, {"loss", loss.mean},
+    rows.push_back({{"task", "ppl"}, {"policy", "full"}, {"bytes_share", 1}, {"context", context}, {"chunks", chunks}, {"tokens", loss.tokens}, {"loss", loss.mean},
                     {"loss_standard_error", loss.standard_error}, {"ppl", ppl}, {"ppl_standard_error", ppl * loss.standard_error}});
   }
   return rows;
 }
 
+/// All tasks of one kind and length, made before any is run: what is wrong with the text is known at once.
+std::vector<eval::Task> make_tasks(const eval::TaskMaker& maker, const std::string& name, int32_t context, const EvalFlags& f) {
+  const eval::TaskKind kind = kTasks.at(name);
+  const int32_t per_context = std::min(f.questions, eval::TaskMaker::questions_of(kind));
+  int32_t left = f.count > 0 ? f.count : kind == eval::TaskKind::kText ? kDefaultSequences : kDefaultQuestions;
+  std::vector<eval::Task> tasks;
+  try {
+    for (; left > 0; left -= per_context) tasks.push_back(maker.make(kind, context, static_cast<int64_t>(tasks.size()), std::min(left, per_context)));
+  } catch (const InputError& e) {
+    throw InputError(fmt::format("--task {}: {}", name, e.what()));
+  }
+  return tasks;
+}
+
+struct Work {
+  std::string task;
+  int32_t context = 0;
+  std::vector<eval::Task> tasks;
+};
+
+std::vector<TaskReport> run_work(eval::SequenceRunner& runner, const std::vector<Work>& works, const std::vector<eval::ReadPolicy>& policies) {
+  std::vector<TaskReport> reports;
+  fmt::print("\n{}", task_table_head());
+  std::fflush(stdout);
+  for (const Work& work : works) {
+    Progress progress(fmt::format("{} at context {}: tokens", work.task, work.context), eval::task_tokens(work.tasks, policies.size()));
+    runner.on_step = [&progress](int32_t n) { progress.add(n); };
+    reports.push_back({work.task, work.context, eval::run_tasks(runner, kTasks.at(work.task), work.tasks, policies)});
+    runner.on_step = nullptr;
+    progress.clear();
+    fmt::print("{}", task_table_rows(reports.back()));
+    std::fflush(stdout);
+  }
+  return reports;
+}
+
 int run(const EvalFlags& f) {
   if (f.text.empty()) throw InputError("--text FILE is missing: the text to measure on, which the model was not trained on");
+  const std::vector<std::string> tasks = names_of("--task", f.tasks, {"ppl", "needle", "multineedle", "passkey", "recall"});
+  const std::vector<std::string> policy_names = names_of("--policy", f.policies, {"full"});
   const std::vector<int32_t> contexts = contexts_of(f);
+  std::vector<eval::ReadPolicy> policies;
+  for (const std::string& name : policy_names) policies.push_back({.name = name});
+  const int32_t decode = f.decode;
+  if (!f.svg.empty() && decode == 0 && tasks == std::vector<std::string>{"ppl"})
+    throw InputError("--svg draws what steps after a context read; for running text that is --task ppl with --decode 128");
+
   ModelRuntime runtime(f.model);
   const auto tokenizer = Tokenizer::load(runtime.folder());
   const eval::EvalText text = eval::load_eval_text(*tokenizer, f.text);
   eval::SequenceRunner runner(runtime.model(), runtime.ops(), runtime.pool(), *std::max_element(contexts.begin(), contexts.end()));
+  const eval::TaskMaker maker(*tokenizer, text, f.seed.value_or(1), decode);
+  std::vector<Work> works;
+  for (const std::string& task : tasks)
+    if (task != "ppl" || decode > 0)
+      for (const int32_t context : contexts) works.push_back({task, context, make_tasks(maker, task, context, f)});
+
   fmt::print("{}\ntext: {} tokens\n", describe_runtime_line(runtime), text.tokens.size());
-  const Json rows = run_perplexity(runner, text, f, contexts);
+  Json rows = Json::array();
+  if (decode == 0 && std::find(tasks.begin(), tasks.end(), "ppl") != tasks.end()) rows = run_perplexity(runner, text, f, contexts);
+  std::vector<TaskReport> reports;
+  if (!works.empty()) reports = run_work(runner, works, policies);
+  for (const TaskReport& report : reports)
+    for (Json& row : task_json(report)) rows.push_back(std::move(row));
   if (!f.json.empty())
-    write_report(f.json, {{"task", f.task}, {"runtime", describe_runtime(runtime)}, {"text", f.text}, {"text_tokens", text.tokens.size()}, {"results", rows}});
+    write_report(f.json, {{"task", f.tasks}, {"runtime", describe_runtime(runtime)}, {"text", f.text}, {"text_tokens", text.tokens.size()},
+                          {"seed", f.seed.value_or(1)}, {"results", rows}});
+  if (!f.svg.empty()) write_text(f.svg, task_plot(fmt::format("Quality against bytes read: {}", runtime.folder().filename().string()), reports));
   return 0;
 }
 
@@ -74,13 +157,20 @@ int run(const EvalFlags& f) {
 
 void add_eval(CLI::App& root, Action& action) {
   const auto f = std::make_shared<EvalFlags>();
-  CLI::App& app = add_command(root, "eval", "Measure answers: perplexity of text", action, [f] { return run(*f); });
+  CLI::App& app = add_command(root, "eval", "Measure answers: perplexity of text, facts found in long contexts", action, [f] { return run(*f); });
   FlagGroup work(app, "Work");
-  work.choice("--task", {"ppl"}, "ppl: perplexity over chunks of the text, as llama.cpp's tool computes it", [f](const std::string& v) { f->task = v; })
-      .texts("--text", f->text, "FILE", "Text to measure on; several are joined (required)")
-      .text("--context", f->contexts, "N,...", "Tokens of a chunk; one row for each: 512, 2k, 1k,8k, or 1k..32k (doubling)")
-      .number("--count", f->count, 0, 1 << 24, "Chunks of the text, from its start", "all")
-      .text("--json", f->json, "FILE", "Write the results there; - is stdout", "none");
+  work.text("--task", f->tasks, "NAME,...",
+            "ppl: perplexity over chunks of the text, as llama.cpp's tool computes it; needle, multineedle, passkey, recall: facts to find in a context")
+      .texts("--text", f->text, "FILE", "Text to measure on, or a folder of .txt and .md; several are joined (required)")
+      .text("--context", f->contexts, "N,...", "Tokens of a chunk or of a task; one row for each: 512, 2k, 1k,8k, or 1k..32k (doubling)")
+      .number("--count", f->count, 0, 1 << 24, "Chunks of the text, from its start; questions of a task",
+              fmt::format("all chunks, {} questions, {} continuations", kDefaultQuestions, kDefaultSequences))
+      .number("--questions", f->questions, 1, 16, "Of those, asked of each context of multineedle and recall; its prompt is computed once")
+      .number("--decode", f->decode, 0, 1 << 20, "Of ppl: score the last N tokens of contexts from anywhere in the text, one step each", "half of every chunk")
+      .number("--seed", f->seed, "Of the tasks", "1")
+      .text("--policy", f->policies, "NAME,...", "How steps after the context read its K and V; one row for each")
+      .text("--json", f->json, "FILE", "Write the results there; - is stdout", "none")
+      .text("--svg", f->svg, "FILE", "Draw quality against bytes read there", "none");
   add_log_flag(work);
   FlagGroup model(app, "Model");
   add_model_flags(model, f->model);

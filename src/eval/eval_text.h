@@ -16,7 +16,8 @@ struct EvalText {
   std::optional<int32_t> bos;   ///< what the tokenizer puts before every text, if anything
 };
 
-/// Reads and tokenises the files. Throws InputError: a file that cannot be read, or no text in any.
+/// Reads and tokenises the files; of a folder those in it that end in .txt or .md, by name. Throws InputError: a file that
+/// cannot be read, a folder without such files, or no text in any.
 EvalText load_eval_text(const Tokenizer& tokenizer, std::span<const std::string> files);
 
 }  // namespace tinyserve::eval

@@ -9,14 +9,20 @@
 
 namespace tinyserve::eval {
 
-Loss mean_loss(std::span<const Prediction> predictions) {
+Loss mean_loss(std::span<const float> losses) {
   double sum = 0, squares = 0;
-  for (const Prediction& p : predictions) sum += p.loss;
-  const auto n = static_cast<double>(predictions.size());
-  Loss loss{.tokens = static_cast<int64_t>(predictions.size()), .mean = n > 0 ? sum / n : 0};
-  for (const Prediction& p : predictions) squares += (p.loss - loss.mean) * (p.loss - loss.mean);
+  for (const float x : losses) sum += x;
+  const auto n = static_cast<double>(losses.size());
+  Loss loss{.tokens = static_cast<int64_t>(losses.size()), .mean = n > 0 ? sum / n : 0};
+  for (const float x : losses) squares += (x - loss.mean) * (x - loss.mean);
   if (n > 1) loss.standard_error = std::sqrt(squares / (n - 1) / n);
   return loss;
+}
+
+Loss mean_loss(std::span<const Prediction> predictions) {
+  std::vector<float> losses;
+  for (const Prediction& p : predictions) losses.push_back(p.loss);
+  return mean_loss(losses);
 }
 
 int64_t perplexity_chunks(const EvalText& text, int32_t context) {

@@ -14,6 +14,7 @@ struct Loss {
   double standard_error = 0;  ///< of the mean, as if tokens were independent; 0 for fewer than two
 };
 
+Loss mean_loss(std::span<const float> losses);
 Loss mean_loss(std::span<const Prediction> predictions);
 
 /// Chunks of `context` tokens that the text has for perplexity().

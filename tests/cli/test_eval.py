@@ -3,9 +3,9 @@ import json
 import math
 
 
-def prose(tmp_path):
+def prose(tmp_path, sentences=60):
     file = tmp_path / "text.txt"
-    file.write_text(" ".join(f"In the year {i} the old harbour had {i * 7 % 90} ships, and the keeper of the light counted them." for i in range(60)))
+    file.write_text(" ".join(f"In the year {i} the old harbour had {i * 7 % 90} ships, and the keeper of the light counted them." for i in range(sentences)))
     return file
 
 
@@ -30,8 +30,39 @@ def test_perplexity_is_reproducible_and_count_limits_it(run, tmp_path):
     assert a == b and a[0]["chunks"] == 2
 
 
+TASKS = ["needle", "multineedle", "passkey", "recall"]
+
+
+def test_facts_are_found(run, tmp_path):
+    text = prose(tmp_path, 200)
+    p = run("eval", "--task", ",".join(TASKS), "--text", text, "--context", "1k", "--count", "4", "--questions", "2",
+            "--json", tmp_path / "r.json", "--svg", tmp_path / "r.svg")
+    assert p.returncode == 0, p.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    rows = {r["task"]: r for r in report["results"]}
+    assert list(rows) == TASKS and report["seed"] == 1
+    for task, r in rows.items():
+        assert (r["context"], r["policy"], r["budget"], r["bytes_share"], r["asked"]) == (1024, "full", None, 1, 4)
+        assert r["tokens"] == (20 if task == "passkey" else 28) and r["loss"] > 0
+        assert f"| {task} | 1024 | full | - | 1 | {r['correct']} of 4 | {r['loss']:.4f} |" in p.stdout
+    # The bundled model was trained to find these.
+    assert rows["needle"]["correct"] == rows["multineedle"]["correct"] == rows["passkey"]["correct"] == 4
+    svg = (tmp_path / "r.svg").read_text()
+    assert svg.startswith("<svg") and "multineedle 1024: wrong answers" in svg and "over dense attention" in svg
+
+
+def test_running_text_decoded_from_a_folder(run, tmp_path):
+    prose(tmp_path, 100)
+    (tmp_path / "ignored.json").write_text("{}")
+    outs = [run("eval", "--text", tmp_path, "--context", "512", "--decode", "32", "--count", "2", "--seed", seed, "--json", "-") for seed in (1, 1, 2)]
+    a, b, c = (json.loads(o.stdout[o.stdout.index("{\n"):])["results"][0] for o in outs)
+    assert a["asked"] == a["tokens"] == 64 and 0 <= a["correct"] <= 64
+    assert {k: a[k] for k in a if k != "seconds"} == {k: b[k] for k in b if k != "seconds"} and a["loss"] != c["loss"]
+
+
 def test_wrong_command_lines(run, tmp_path):
     text = prose(tmp_path)
+    (tmp_path / "empty").mkdir()
     for arguments, words in [
         ([], "--text"),
         (["--text", "/nowhere"], "/nowhere"),
@@ -39,7 +70,12 @@ def test_wrong_command_lines(run, tmp_path):
         (["--text", text, "--context", "4"], "from 16"),
         (["--text", text, "--context", "64k"], "made for 32768"),
         (["--text", text, "--context", "32k"], "too few"),
-        (["--text", text, "--task", "magic"], "ppl"),
+        (["--text", text, "--task", "needle,magic"], "there is no 'magic'; there are ppl, needle"),
+        (["--text", text, "--task", "needle", "--context", "8k"], "give a longer --text"),
+        (["--text", text, "--task", "multineedle", "--context", "256"], "--task multineedle: a context of 256 tokens is too short"),
+        (["--text", text, "--policy", "magic"], "there is no 'magic'; there are full"),
+        (["--text", text, "--svg", "x.svg"], "--decode"),
+        (["--text", tmp_path / "empty"], "no .txt or .md"),
     ]:
         p = run("eval", *arguments)
         assert p.returncode in (1, 2) and words in p.stderr and p.stderr.startswith("error: "), (arguments, p.stderr)
