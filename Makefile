@@ -29,7 +29,7 @@ test: ## every test: unit, sanitizers, fuzzers, end to end
 	@tools/setup.sh test
 	@python3 tools/run_tests.py --jobs $(JOBS)
 
-test-published: ## the published models (fetches 750 MB the first time): chat, completion, the hostile client
+test-published: ## the published models (fetches 750 MB the first time): goldens, chat, tasks, long prompts, the hostile client
 	@tools/setup.sh test
 	@tools/setup.sh fetch
 	@python3 tools/run_tests.py --jobs $(JOBS) --stages published

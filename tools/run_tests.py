@@ -9,7 +9,8 @@ Stages:
   cuda      the CUDA backend compiles (where there is nvcc; tools/gpu.sh runs it on a GPU)
   fuzz      every fuzzer for --fuzz-seconds, starting from its corpus
   e2e       the program driven by real clients (pytest)
-  published the published models (fetched on first use): chat, completion, the hostile client; only when asked for
+  published the published models (fetched on first use): goldens, chat, tasks, long prompts (32k with TINYSERVE_LONG=1), the
+            hostile client; only when asked for
 Exit status 1 when anything failed, also a build."""
 import argparse, os, pathlib, shutil, subprocess, sys, time
 import xml.etree.ElementTree as ET
