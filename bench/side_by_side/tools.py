@@ -62,7 +62,7 @@ class Ours:
         self.program, self.models, self.threads = program, models, threads
 
     def flags(self, model, int8):
-        return ["--model", self.models[model], "--threads", self.threads, "--weights", "int8" if int8 else "native"]
+        return ["--model", self.models[model], "--threads", self.threads, *(["--weights", "int8"] if int8 else [])]
 
     def report(self, command, timeout):
         with tempfile.NamedTemporaryFile(suffix=".json") as f:
@@ -112,10 +112,12 @@ class LlamaCpp:
     """llama.cpp's tools; K/V in F16, flash attention on, which is its best on CPUs."""
     name = "llama.cpp"
 
-    def __init__(self, peers, threads):
-        self.bin, self.peers, self.threads = peers / "llama.cpp/bin", peers, threads
+    def __init__(self, peers, threads, models):
+        self.bin, self.peers, self.threads, self.models = peers / "llama.cpp/bin", peers, threads, models
 
     def gguf(self, model, int8):
+        if self.models[model].suffix == ".gguf":
+            return self.models[model]
         name = {"tiny": "tiny-16m-32k", "1b": "tinyllama-1.1b"}[model]
         return self.peers / f"gguf/{name}-{'q8_0' if int8 else 'bf16'}.gguf"
 
