@@ -97,8 +97,7 @@ void measure(const char* path, const char* policy, int32_t requests, int32_t pag
   for (Side* side : {&on, &off}) side->seconds.clear(), side->work.clear();
   std::vector<double> ratios;
   for (int32_t i = 0; on.ended() < requests; ++i) {
-    for (Side* side : i % 2 ? std::initializer_list<Side*>{&on, &off} : std::initializer_list<Side*>{&off, &on})
-      side->turn();
+    (i % 2 ? on : off).turn(), (i % 2 ? off : on).turn();
     ratios.push_back(on.work.back() / on.seconds.back() / (off.work.back() / off.seconds.back()));
   }
   std::sort(ratios.begin(), ratios.end());
