@@ -115,6 +115,7 @@ void measure(const char* path, const char* policy, int32_t requests, int32_t pag
       "length won, %.3f%% of the time\n",
       static_cast<unsigned long long>(c.pages_moved), moved / 1e6, static_cast<unsigned long long>(c.pages_displaced),
       c.pages_won > 0 ? static_cast<double>(c.pages_moved) / c.pages_won : 0, 100 * c.seconds / all_seconds);
+  std::fflush(stdout);
 }
 
 }  // namespace
