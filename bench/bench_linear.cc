@@ -1,13 +1,15 @@
 // The matrix products of whole models, without the rest: one pass over every layer's weights, as a decode step or a
 // prefill chunk makes them, next to the read bandwidth that the same threads reach in the same moment.
-//   bench_linear [--threads N] [--model tiny,1.1b] [--format bf16,int8,f32] [--rows 1,4,8,16,512] [--kernels NAME]
-//                [--repeat N] [--not-invariant] [--cpu-time]
+//   bench_linear [--threads N] [--model tiny,1.1b,0.5b] [--format bf16,int8,f32,Q4_K,...] [--rows 1,4,8,16,512]
+//                [--kernels NAME] [--repeat N] [--not-invariant] [--cpu-time]
+// A block format of GGUF files leaves out the products whose inputs are not whole blocks.
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,7 +35,23 @@ struct Geometry {
   const char* name;
   int64_t hidden, ffn, kv, vocab, layers;  // layers: enough that no cache holds them, where the model is that large
 };
-constexpr Geometry kGeometries[] = {{"tiny", 384, 1024, 192, 8192, 8}, {"1.1b", 2048, 5632, 256, 32000, 6}};
+constexpr Geometry kGeometries[] = {
+    {"tiny", 384, 1024, 192, 8192, 8}, {"1.1b", 2048, 5632, 256, 32000, 6}, {"0.5b", 896, 4864, 128, 151936, 24}};
+
+// A format of weights, or of blocks.
+struct Format {
+  std::string name;
+  WeightFormat weights;
+  std::optional<BlockFormat> blocks;
+};
+std::vector<Format> all_formats() {
+  std::vector<Format> all = {
+      {"bf16", WeightFormat::kBF16, {}}, {"int8", WeightFormat::kInt8, {}}, {"f32", WeightFormat::kF32, {}}};
+  for (int f = 0; f < kNumBlockFormats; ++f)
+    all.push_back({std::string(block_layout(static_cast<BlockFormat>(f)).name), WeightFormat::kBlocks,
+                   static_cast<BlockFormat>(f)});
+  return all;
+}
 
 struct Product {
   const char* name;
@@ -47,7 +65,7 @@ bool listed(const std::string& list, const std::string& item) {
 }
 
 void measure(ThreadPool& pool, const OpsOptions& options, const linear::Kernels& kernels, const Geometry& g,
-             WeightFormat format, const std::vector<int64_t>& row_counts, int repeat, Bandwidth& bandwidth) {
+             const Format& format, const std::vector<int64_t>& row_counts, int repeat, Bandwidth& bandwidth) {
   CpuLinear cpu(pool, options, kernels);
   const int64_t most = *std::max_element(row_counts.begin(), row_counts.end());
   cpu.reserve({.max_tokens = most});
@@ -58,19 +76,22 @@ void measure(ThreadPool& pool, const OpsOptions& options, const linear::Kernels&
   products.push_back({"down", g.ffn, g.hidden, g.layers, {}});
   products.push_back({"head", g.hidden, g.vocab, 1, {}});
 
+  if (format.blocks)
+    std::erase_if(products, [&](const Product& p) { return p.in % block_layout(*format.blocks).values != 0; });
+
   std::vector<uint16_t> source(static_cast<size_t>(g.hidden * std::max(g.vocab, 2 * g.ffn)));
   for (size_t i = 0; i < source.size(); ++i)
     source[i] = static_cast<uint16_t>(0x3c00 + i * 2654435761u % 255 + (i & 1) * 0x8000);
   double bytes = 0, flop_per_row = 0, begin = now_s();
   for (Product& p : products)
     for (int64_t i = 0; i < p.count; ++i) {
-      const WeightSource part{{reinterpret_cast<const std::byte*>(source.data()), DType::kBF16, {p.out, p.in}}};
-      p.weights.push_back(cpu.pack_weight({&part, 1}, format));
+      const WeightSource part{
+          {reinterpret_cast<const std::byte*>(source.data()), DType::kBF16, {p.out, p.in}, format.blocks}};
+      p.weights.push_back(cpu.pack_weight({&part, 1}, format.weights));
       bytes += static_cast<double>(p.weights.back()->size_bytes);
       flop_per_row += 2.0 * static_cast<double>(p.in * p.out);
     }
-  constexpr const char* kFormats[] = {"f32", "bf16", "int8"};
-  std::printf("%s %s, %s, %d threads: %.0f MB packed in %.2f s\n", g.name, kFormats[static_cast<int>(format)],
+  std::printf("%s %s, %s, %d threads: %.0f MB packed in %.2f s\n", g.name, format.name.c_str(),
               cpu.description().c_str(), pool.num_threads(), bytes / 1e6, now_s() - begin);
   const int64_t widest = std::max({g.vocab, 2 * g.ffn, g.hidden});
   std::vector<float> x(static_cast<size_t>(most * widest)), y(x.size());
@@ -156,8 +177,7 @@ int main(int argc, char** argv) {
   ThreadPool pool(cpu_time ? 1 : threads);
   Bandwidth bandwidth(pool);
   for (const Geometry& g : kGeometries)
-    for (const auto& [format, label] :
-         {std::pair{WeightFormat::kBF16, "bf16"}, {WeightFormat::kInt8, "int8"}, {WeightFormat::kF32, "f32"}})
-      if (listed(models, g.name) && listed(formats, label))
+    for (const Format& format : all_formats())
+      if (listed(models, g.name) && listed(formats, format.name))
         measure(pool, options, *kernels, g, format, row_counts, repeat, bandwidth);
 }

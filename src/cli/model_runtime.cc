@@ -32,8 +32,13 @@ void add_model_flags(FlagGroup& group, ModelFlags& flags) {
              std::string("the bundled ") + kBundled)
       .choice("--dtype", {"bf16", "f32"}, "Precision of weights and K/V",
               [&](const std::string& v) { flags.options.dtype = v == "f32" ? DType::kF32 : DType::kBF16; })
-      .choice("--weights", {"native", "int8"}, "Weight matrices as --dtype says, or quantised at load in groups of 32",
-              [&](const std::string& v) { flags.options.int8_weights = v == "int8"; })
+      .choice("--weights", {"auto", "native", "int8"},
+              "Weight matrices: what a GGUF file has quantised stays as it is (auto), all as --dtype says (native), or all "
+              "quantised at load in groups of 32 (int8)",
+              [&](const std::string& v) {
+                flags.options.int8_weights = v == "int8";
+                flags.options.keep_blocks = v == "auto";
+              })
       .number("--threads", flags.threads, 0, 1024, "Threads that compute", "physical cores")
       .choice("--backend", backend_names(), "SIMD kernels, or the plain loops they are tested against",
               [&](const std::string& v) { flags.backend = v; })
@@ -130,7 +135,8 @@ EngineConfig ModelRuntime::with_fingerprint(EngineConfig config) const {
 
 std::string ModelRuntime::precision() const {
   const std::string dtype(dtype_name(options_.dtype));
-  return options_.int8_weights ? dtype + " with int8 weights" : dtype;
+  if (options_.int8_weights) return dtype + " with int8 weights";
+  return model_->block_bytes() > 0 ? dtype + " with the file's quantised weights" : dtype;
 }
 
 }  // namespace tinyserve::cli

@@ -46,7 +46,7 @@ class ModelRuntime {
   ops::Ops& ops() { return *ops_; }
   Model& model() { return *model_; }
   double load_seconds() const { return load_seconds_; }
-  /// "bf16", "f32", "bf16 with int8 weights".
+  /// "BF16", "F32", "BF16 with int8 weights", "BF16 with the file's quantised weights".
   std::string precision() const;
   /// `config` with what tiers have to know of the model: with a disk file, reads the weights once more to name them.
   EngineConfig with_fingerprint(EngineConfig config) const;

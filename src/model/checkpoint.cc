@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -52,32 +53,6 @@ std::optional<DType> computable_dtype(std::string_view dtype) {
 
 // The name that the file has.
 std::string shown(const std::string& name, const GgufTensor* gguf) { return in_quotes(gguf ? gguf->name : name); }
-
-// The rows of a GGUF tensor as F32.
-class RowReader {
- public:
-  RowReader(const GgufTensor* tensor, const std::byte* data, const Shape& shape)
-      : tensor_(*tensor),
-        view_{.data = data, .dtype = tensor->dtype.value_or(DType::kF32), .shape = shape},
-        width_(num_elements(shape) / std::max<int64_t>(shape.front(), 1)) {
-    if (tensor_.blocks) {
-      const BlockLayout layout = block_layout(*tensor_.blocks);
-      blocks_ = width_ / layout.values;
-      row_bytes_ = blocks_ * layout.bytes;
-    }
-  }
-  void read(int64_t row, float* out) const {
-    if (tensor_.blocks)
-      dequantize(*tensor_.blocks, view_.data + row * row_bytes_, blocks_, out);
-    else
-      view_.read(row * width_, width_, out);
-  }
-
- private:
-  const GgufTensor& tensor_;
-  TensorView view_;
-  int64_t width_, blocks_ = 0, row_bytes_ = 0;
-};
 
 // Where row `row` of a checkpoint, of heads of `head_dim` rows, lies in a file that keeps rotating pairs together.
 int64_t interleaved_row(int64_t row, int64_t head_dim) {
@@ -167,36 +142,54 @@ Checkpoint::Located& Checkpoint::locate(const std::string& name, const Shape& sh
   return located;
 }
 
-TensorView Checkpoint::tensor(const std::string& name, const Shape& shape) {
+bool Checkpoint::is_quantised(const std::string& name) const {
+  const auto found = tensors_.find(name);
+  return found != tensors_.end() && found->second.gguf && found->second.gguf->blocks;
+}
+
+TensorView Checkpoint::stored(const std::string& name, const Shape& shape) {
   Located& located = locate(name, shape);
-  const std::byte* data = file(located).bytes().data() + located.begin;
+  TensorView view{.data = file(located).bytes().data() + located.begin,
+                  .dtype = computable_dtype(located.dtype).value_or(DType::kF32),
+                  .shape = located.shape,
+                  .blocks = located.gguf ? located.gguf->blocks : std::nullopt};
   const int64_t heads = located.gguf ? interleaved_heads(gguf_->metadata(), located.gguf->name) : 0;
-  if (const std::optional<DType> dtype = computable_dtype(located.dtype); dtype && heads == 0)
-    return {.data = data, .dtype = *dtype, .shape = located.shape};
+  if (heads == 0) return view;
   const int64_t rows = located.shape.front(), width = num_elements(located.shape) / std::max<int64_t>(rows, 1);
-  if (heads > 0 && rows % (2 * heads) != 0)
+  if (rows % (2 * heads) != 0)
     throw InputError(fmt::format("{}: tensor {} has {} rows, which are not {} heads of pairs",
                                  file(located).path().string(), shown(name, located.gguf), rows, heads));
-  located.converted = AlignedBuffer(static_cast<size_t>(rows * width) * sizeof(float));
-  const RowReader reader(located.gguf, data, located.shape);
+  const size_t row_bytes = view.offset_bytes(width);
+  located.reordered = AlignedBuffer(view.size_bytes());
   for (int64_t r = 0; r < rows; ++r)
-    reader.read(heads > 0 ? interleaved_row(r, rows / heads) : r, located.converted.as<float>() + r * width);
-  return {.data = located.converted.data(), .dtype = DType::kF32, .shape = located.shape};
+    std::memcpy(located.reordered.data() + static_cast<size_t>(r) * row_bytes,
+                view.data + static_cast<size_t>(interleaved_row(r, rows / heads)) * row_bytes, row_bytes);
+  view.data = located.reordered.data();
+  return view;
+}
+
+TensorView Checkpoint::tensor(const std::string& name, const Shape& shape) {
+  const TensorView view = stored(name, shape);
+  if (!view.blocks) return view;
+  Located& located = tensors_.at(name);
+  located.converted = AlignedBuffer(static_cast<size_t>(view.size()) * sizeof(float));
+  view.read(0, view.size(), located.converted.as<float>());
+  return {.data = located.converted.data(), .dtype = DType::kF32, .shape = view.shape};
 }
 
 TensorView Checkpoint::table(const std::string& name, const Shape& shape, DType dtype) {
-  Located& located = locate(name, shape);
-  if (!located.gguf || !located.gguf->blocks) return tensor(name, shape);
+  const TensorView view = stored(name, shape);
+  if (!view.blocks) return view;
+  Located& located = tensors_.at(name);
   const int64_t rows = shape[0], width = shape[1];
-  const RowReader reader(located.gguf, file(located).bytes().data() + located.begin, shape);
   located.table = AlignedBuffer(static_cast<size_t>(rows * width) * dtype_bytes(dtype));
   std::vector<float> row(static_cast<size_t>(width));
   for (int64_t r = 0; r < rows; ++r) {
     if (dtype == DType::kF32) {
-      reader.read(r, located.table.as<float>() + r * width);
+      view.read(r * width, width, located.table.as<float>() + r * width);
       continue;
     }
-    reader.read(r, row.data());
+    view.read(r * width, width, row.data());
     std::transform(row.begin(), row.end(), located.table.as<BFloat16>() + r * width, to_bfloat16);
   }
   return {.data = located.table.data(), .dtype = dtype, .shape = shape};
@@ -205,6 +198,7 @@ TensorView Checkpoint::table(const std::string& name, const Shape& shape, DType 
 void Checkpoint::release(const std::string& name) {
   Located& located = tensors_.at(name);
   located.converted = AlignedBuffer();
+  located.reordered = AlignedBuffer();
   file(located).release(located.begin, located.end - located.begin);
 }
 

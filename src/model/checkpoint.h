@@ -27,7 +27,12 @@ class Checkpoint {
   /// checkpoint, or, of a quantised tensor of a GGUF file, until it is released: then it is F32 in memory of its own.
   /// Throws InputError naming tensor and file when it is missing, has another shape or dtype.
   TensorView tensor(const std::string& name, const Shape& shape);
-  /// The same for a table that is read as long as the checkpoint lives. A quantised one becomes `dtype`, F32 or BF16.
+  /// Whether `name` is there and quantised.
+  bool is_quantised(const std::string& name) const;
+  /// The tensor `name` as tensor() gives it, but a quantised one in its blocks: in the file, where they stay readable as
+  /// long as the checkpoint lives, or until it is released, where the file has rows in another order.
+  TensorView stored(const std::string& name, const Shape& shape);
+  /// stored() for a table that is read as long as the checkpoint lives, or, to `dtype` (F32 or BF16) when it is quantised.
   TensorView table(const std::string& name, const Shape& shape, DType dtype);
   /// Drops the tensor's pages from resident memory; a later read brings back what it touches. What tensor() made of a
   /// quantised one is gone.
@@ -54,7 +59,7 @@ class Checkpoint {
     size_t begin = 0, end = 0;  // in the file
     const GgufTensor* gguf = nullptr;
     bool read = false;
-    AlignedBuffer converted, table;  // of quantised or reordered tensors, see tensor() and table()
+    AlignedBuffer converted, reordered, table;  // see tensor(), stored() and table()
   };
   void add_file(const std::filesystem::path& path, const std::unordered_map<std::string, std::string>* index);
   void add_gguf(const std::filesystem::path& path);

@@ -16,6 +16,7 @@ Decoder::Decoder(const LoadContext& context, const ModelConfig& config, const Wi
 void Decoder::finish_loading(WeightLoader& weights) {
   weights.finish();
   weight_bytes_ = weights.packed_bytes();
+  block_bytes_ = weights.block_bytes();
   config_.num_parameters = weights.num_parameters();
 }
 

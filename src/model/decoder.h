@@ -41,6 +41,7 @@ class Decoder : public Model {
   const ModelConfig& config() const override { return config_; }
   KvShape kv_shape() const override;
   size_t weight_bytes() const override { return weight_bytes_; }
+  size_t block_bytes() const override { return block_bytes_; }
   void reserve(int64_t max_tokens, int64_t max_logit_rows, int64_t max_seqs, int64_t max_context) override;
 
  protected:
@@ -72,7 +73,7 @@ class Decoder : public Model {
   ModelConfig config_;
   Checkpoint checkpoint_;  ///< embeddings may be read from it in place
   DType dtype_;
-  size_t weight_bytes_ = 0;
+  size_t weight_bytes_ = 0, block_bytes_ = 0;
 
   // Activations in the backend's memory, dense rows. What only attention uses shares memory with up_ and gated_: they
   // are never alive together. The pointers may change in self_attention.

@@ -33,6 +33,9 @@ struct ModelConfig {
 struct ModelOptions {
   DType dtype = DType::kBF16;  ///< of weights and KV: kBF16 or kF32
   bool int8_weights = false;   ///< quantise the matrices at load (embeddings for look-up stay as stored)
+  /// Matrices and tables that are quantised in a GGUF file stay in its blocks, whatever dtype says (int8_weights before
+  /// this, for matrices); else they become dtype.
+  bool keep_blocks = true;
   /// Called while loading, after each tensor, with the bytes of the checkpoint done so far and all of them.
   std::function<void(size_t done_bytes, size_t total_bytes)> on_progress;
 };
@@ -54,6 +57,8 @@ class Model {
   virtual KvShape kv_shape() const = 0;
   /// Resident bytes of packed weights.
   virtual size_t weight_bytes() const = 0;
+  /// Of them, those of matrices in the blocks of a GGUF file.
+  virtual size_t block_bytes() const { return 0; }
   /// Sizes activations (and the backend's scratch) for steps of up to max_tokens rows, max_logit_rows logits,
   /// max_seqs sequences and max_context tokens each. Called once before the first step.
   virtual void reserve(int64_t max_tokens, int64_t max_logit_rows, int64_t max_seqs, int64_t max_context) = 0;

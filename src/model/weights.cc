@@ -27,19 +27,15 @@ Linear WeightLoader::linear(const std::string& name, int64_t out_features, int64
   const bool transposed = layout == Layout::kInOut && !checkpoint_.is_gguf();
   const std::string tensor = name + ".weight";
   const Shape shape = transposed ? Shape{in_features, out_features} : Shape{out_features, in_features};
-  Linear out = pack({tensor}, {{.view = checkpoint_.tensor(tensor, shape), .transposed = transposed}});
+  Linear out = pack({{tensor, shape, transposed}});
   if (bias == Bias::kYes) out.bias = vector(read(name + ".bias", out_features));
   return out;
 }
 
 Linear WeightLoader::fused_linear(const std::vector<FusedPart>& parts, int64_t in_features, Bias bias) {
-  std::vector<std::string> tensors;
-  std::vector<ops::WeightSource> sources;
-  for (const FusedPart& part : parts) {
-    tensors.push_back(part.name + ".weight");
-    sources.push_back({.view = checkpoint_.tensor(tensors.back(), {part.out_features, in_features})});
-  }
-  Linear out = pack(tensors, sources);
+  std::vector<Matrix> matrices;
+  for (const FusedPart& part : parts) matrices.push_back({part.name + ".weight", {part.out_features, in_features}});
+  Linear out = pack(matrices);
   if (bias == Bias::kYes) {
     std::vector<float> all;
     for (const FusedPart& part : parts) {
@@ -51,13 +47,22 @@ Linear WeightLoader::fused_linear(const std::vector<FusedPart>& parts, int64_t i
   return out;
 }
 
-Linear WeightLoader::pack(const std::vector<std::string>& tensors, const std::vector<ops::WeightSource>& sources) {
+Linear WeightLoader::pack(const std::vector<Matrix>& matrices) {
+  const auto is_quantised = [&](const Matrix& m) { return checkpoint_.is_quantised(m.tensor); };
+  const bool blocks = options_.keep_blocks && !options_.int8_weights &&
+                      std::all_of(matrices.begin(), matrices.end(), is_quantised);
   const ops::WeightFormat format = options_.int8_weights           ? ops::WeightFormat::kInt8
+                                   : blocks                        ? ops::WeightFormat::kBlocks
                                    : options_.dtype == DType::kF32 ? ops::WeightFormat::kF32
                                                                    : ops::WeightFormat::kBF16;
+  std::vector<ops::WeightSource> sources;
+  for (const Matrix& m : matrices)
+    sources.push_back({.view = blocks ? checkpoint_.stored(m.tensor, m.shape) : checkpoint_.tensor(m.tensor, m.shape),
+                       .transposed = m.transposed});
   Linear out{.weight = ops_.pack_weight(sources, format)};
   packed_bytes_ += out.weight->size_bytes;
-  for (size_t i = 0; i < tensors.size(); ++i) done(tensors[i], sources[i].view);
+  if (out.weight->format == ops::WeightFormat::kBlocks) block_bytes_ += out.weight->size_bytes;
+  for (size_t i = 0; i < matrices.size(); ++i) done(matrices[i].tensor, sources[i].view);
   return out;
 }
 
@@ -92,7 +97,9 @@ Vector WeightLoader::vector(std::span<const float> values) {
 }
 
 Table WeightLoader::table(const std::string& tensor, int64_t rows, int64_t width) {
-  const TensorView view = checkpoint_.table(tensor, {rows, width}, options_.dtype);
+  const bool in_place = options_.keep_blocks && ops_.on_host();
+  const TensorView view = in_place ? checkpoint_.stored(tensor, {rows, width})
+                                   : checkpoint_.table(tensor, {rows, width}, options_.dtype);
   Table out;
   out.view = ops_.place(view, out.memory);
   if (out.memory) packed_bytes_ += out.memory->size;
@@ -102,7 +109,7 @@ Table WeightLoader::table(const std::string& tensor, int64_t rows, int64_t width
 
 Linear WeightLoader::lm_head(const std::string& embedding, int64_t vocab, int64_t width, bool tied) {
   const std::string tensor = !tied || has("lm_head.weight") ? "lm_head.weight" : embedding;
-  return pack({tensor}, {{.view = checkpoint_.tensor(tensor, {vocab, width})}});
+  return pack({{tensor, {vocab, width}}});
 }
 
 void WeightLoader::done(const std::string& tensor, const TensorView& view) {

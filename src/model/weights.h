@@ -37,7 +37,7 @@ struct Norm {
 
 /// A table whose rows are looked up: in the checkpoint on the host, in the backend's memory else.
 struct Table {
-  TensorView view;  ///< [rows, width], of the checkpoint's dtype
+  TensorView view;  ///< [rows, width], of the checkpoint's dtype, or its blocks where the backend's memory is the host's
   std::unique_ptr<ops::Memory> memory;
 };
 
@@ -80,12 +80,20 @@ class WeightLoader {
   void finish();
 
   size_t packed_bytes() const { return packed_bytes_; }
+  /// Of them, those that stayed in the file's blocks.
+  size_t block_bytes() const { return block_bytes_; }
   int64_t num_parameters() const { return num_parameters_; }
 
  private:
   std::vector<float> read(const std::string& tensor, int64_t width);
   Vector vector(std::span<const float> values);
-  Linear pack(const std::vector<std::string>& tensors, const std::vector<ops::WeightSource>& sources);
+  /// One matrix of a fused product: where it is in the checkpoint.
+  struct Matrix {
+    std::string tensor;
+    Shape shape;
+    bool transposed = false;
+  };
+  Linear pack(const std::vector<Matrix>& matrices);
   void done(const std::string& tensor, const TensorView& view);
 
   Checkpoint& checkpoint_;
@@ -94,6 +102,7 @@ class WeightLoader {
   std::vector<std::string> ignored_suffixes_ = {".rotary_emb.inv_freq", "rope_freqs.weight"};
   std::unordered_set<std::string> counted_;  // tensors that count as parameters and progress once
   size_t packed_bytes_ = 0;
+  size_t block_bytes_ = 0;
   size_t done_bytes_ = 0;
   int64_t num_parameters_ = 0;
 };

@@ -31,7 +31,9 @@ class ThreadPool;
 namespace tinyserve::ops {
 
 /// How a weight matrix is kept. kInt8: symmetric, one BF16 scale per row of W and group of 32 inputs (int8_format.h).
-enum class WeightFormat : uint8_t { kF32, kBF16, kInt8 };
+/// kBlocks: in the blocks of a GGUF file (block_format.h), which every part must be made of, each of its own format; a
+/// backend that cannot compute with them keeps BF16 and says so in PackedWeight::format.
+enum class WeightFormat : uint8_t { kF32, kBF16, kInt8, kBlocks };
 constexpr int64_t kInt8Group = 32;
 
 /// One part of a weight matrix as the checkpoint has it.
@@ -92,7 +94,7 @@ struct BatchLayout {
 enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
 
 /// y[rows, out] = x[rows, in] W^T + bias, or y += with `accumulate`. With kBF16 weights a backend may round x to BF16;
-/// with kInt8 it may round x to INT8 per row and group of 32. Sums are F32. x and y do not overlap.
+/// with kInt8 and kBlocks it may round x to INT8 per row and group of 32. Sums are F32. x and y do not overlap.
 struct LinearArgs {
   const float* x = nullptr;
   int64_t x_stride = 0;
@@ -174,7 +176,8 @@ class Ops {
   /// front to back; does not keep them.
   virtual std::unique_ptr<PackedWeight> pack_weight(std::span<const WeightSource> parts, WeightFormat format) = 0;
 
-  /// out[i] = scale * table[ids[i]] (+= with accumulate). table: [vocab, width], any dtype, read in place.
+  /// out[i] = scale * table[ids[i]] (+= with accumulate). table: [vocab, width], any dtype or, where on_host(), blocks,
+  /// read in place.
   virtual void embed(const TensorView& table, std::span<const int32_t> ids, float scale, bool accumulate, float* out,
                      int64_t out_stride) = 0;
   /// out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight. out may be x.

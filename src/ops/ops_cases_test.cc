@@ -5,6 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "tensor/block_parts.h"
+
 namespace tinyserve::ops {
 namespace {
 
@@ -61,6 +63,66 @@ void add_embed(std::vector<OpCase>& cases) {
                            return out.read();
                          },
                          within(1.2e-7f, 1.2e-7f)});  // one rounding apart: fused multiply-add or not, 2^-23 x 1.7
+}
+
+// [rows, width] of random blocks whose d and m are between 2^-11 and 2^-7.
+std::vector<std::byte> random_blocks(BlockFormat format, int64_t rows, int64_t width, uint64_t stream) {
+  const BlockLayout layout = block_layout(format);
+  const int64_t blocks = rows * width / layout.values;
+  std::vector<std::byte> bytes(static_cast<size_t>(blocks * layout.bytes));
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(127.99f * (1 + uniform(stream, i)));
+  // Halves are first or last in a block, two where there is an offset.
+  const bool last = format == BlockFormat::kQ2K || format == BlockFormat::kQ3K || format == BlockFormat::kQ6K;
+  const int halves = block_traits(format).has_offset ? 2 : 1;
+  for (int64_t b = 0; b < blocks; ++b)
+    for (int h = 0; h < halves; ++h) {
+      const int64_t at = b * layout.bytes + (last ? layout.bytes - 2 * (h + 1) : 2 * h);
+      bytes[at + 1] = (bytes[at + 1] & std::byte{0x8f}) | std::byte{0x10};  // exponents 4 to 7 of 31
+    }
+  return bytes;
+}
+
+void add_blocks(std::vector<OpCase>& cases) {
+  for (int f = 0; f < kNumBlockFormats; ++f) {
+    const auto format = static_cast<BlockFormat>(f);
+    const std::string name(block_layout(format).name);
+    cases.push_back({"embed_" + name,
+                     [=](Ops& ops) {
+                       const int64_t width = 2 * block_layout(format).values;
+                       const std::vector<int32_t> ids{3, 0, 8, 3};
+                       OnBackend<float> out(ops, uniforms(2, static_cast<int64_t>(ids.size()) * (width + 3)));
+                       const auto bytes = random_blocks(format, 9, width, 17);
+                       const TensorView blocks{.data = bytes.data(), .shape = {9, width}, .blocks = format};
+                       std::vector<float> values(static_cast<size_t>(9 * width));
+                       blocks.read(0, 9 * width, values.data());
+                       const TensorView numbers{reinterpret_cast<const std::byte*>(values.data()), DType::kF32, {9, width}};
+                       std::unique_ptr<Memory> owner;
+                       const TensorView table = ops.on_host() ? blocks : ops.place(numbers, owner);
+                       ops.embed(table, ids, 1.7f, true, out.get(), width + 3);
+                       return out.read();
+                     },
+                     within(1.2e-7f, 1.2e-7f)});  // one rounding apart, of values below 1
+    for (const int64_t rows : {1, 3, 20})
+      cases.push_back({"linear_" + name + "_" + std::to_string(rows),
+                       [=](Ops& ops) {
+                         constexpr int64_t kIn = 512, kOut = 100;
+                         const auto bytes = random_blocks(format, kOut, kIn, 18);
+                         const WeightSource part{{.data = bytes.data(), .shape = {kOut, kIn}, .blocks = format}};
+                         const auto weight = ops.pack_weight({&part, 1}, WeightFormat::kBlocks);
+                         OnBackend<float> x(ops, uniforms(19, rows * kIn)), y(ops, std::vector<float>(rows * kOut));
+                         ops.linear({x.get(), kIn, rows, weight.get(), nullptr, y.get(), kOut, false});
+                         return y.read();
+                       },
+                       // Inputs in (-1, 1) are rounded to steps of 1/127, or they and the weights to 8 bits of their size
+                       // (BF16): errors below 1/254 (1/128) of every weight, which add up in any direction. Six standard
+                       // deviations of 512 of them, 1/254/sqrt(3) each, and of weights that are 2^-7 x 32 x 127 at most.
+                       [=](const std::vector<float>& ref) {
+                         double squares = 0;
+                         for (const float v : ref) squares += double{v} * v / static_cast<double>(ref.size());
+                         // y has sqrt(512/3) |w| in root mean square, its error sqrt(512/3)/254 |w|: 1/254 of it.
+                         return std::vector<float>(ref.size(), static_cast<float>(6 * std::sqrt(squares) / 128));
+                       }});
+  }
 }
 
 void add_norms(std::vector<OpCase>& cases) {
@@ -291,6 +353,7 @@ Limits case_limits() {
 std::vector<OpCase> op_cases() {
   std::vector<OpCase> cases;
   add_embed(cases);
+  add_blocks(cases);
   add_norms(cases);
   add_activations(cases);
   add_elementwise(cases);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/mapped_file.h"
+#include "tensor/block_parts.h"
 #include "tensor/dtype.h"
 
 namespace tinyserve {
@@ -87,6 +88,38 @@ TEST(BlockFormat, ReadsUnalignedBlocksOneByOneAsTogether) {
     for (size_t b = 0; b < 3; ++b) {
       dequantize(format, blocks.data() + 1 + b * bytes, 1, one.data());
       EXPECT_EQ(std::memcmp(one.data(), together.data() + b * numbers, numbers * sizeof(float)), 0) << layout.name;
+    }
+  }
+}
+
+// What take_apart() finds makes the same numbers, bit for bit where they are numbers.
+TEST(BlockFormat, PartsMakeTheSameNumbers) {
+  Goldens goldens;
+  for (int f = 0; f < kNumBlockFormats; ++f) {
+    const auto format = static_cast<BlockFormat>(f);
+    const BlockLayout layout = block_layout(format);
+    const BlockTraits traits = block_traits(format);
+    SCOPED_TRACE(goldens.name());
+    const uint32_t count = goldens.number();
+    goldens.number();
+    goldens.number();
+    const auto blocks = goldens.array<std::byte>(count * static_cast<size_t>(layout.bytes));
+    const auto expected = goldens.array<float>(count * static_cast<size_t>(layout.values));
+    for (uint32_t b = 0; b < count; ++b) {
+      BlockParts parts;
+      take_apart(format, blocks.data() + b * static_cast<size_t>(layout.bytes), parts);
+      for (int i = 0; i < layout.values; ++i) {
+        ASSERT_LT(parts.codes[i], 1 << traits.bits);
+        const int part = i / traits.part;
+        const float scale = to_float(parts.d) * static_cast<float>(traits.has_parts ? parts.scales[part] : 1);
+        float value = scale * static_cast<float>(parts.codes[i] - traits.zero);
+        if (traits.has_offset) {
+          const float offset = to_float(parts.m) * static_cast<float>(traits.has_parts ? parts.offsets[part] : 1);
+          value = value - offset;
+        }
+        const float want = expected[b * static_cast<size_t>(layout.values) + static_cast<size_t>(i)];
+        if (std::isfinite(want)) ASSERT_EQ(value, want) << "block " << b << ", number " << i;
+      }
     }
   }
 }

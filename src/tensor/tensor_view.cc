@@ -12,7 +12,11 @@ std::string shape_string(const Shape& shape) {
 
 void TensorView::read(int64_t begin, int64_t count, float* out) const {
   if (count == 0) return;  // memcpy takes no null, not even for nothing
-  const std::byte* p = data + static_cast<size_t>(begin) * dtype_bytes(dtype);
+  const std::byte* p = data + offset_bytes(begin);
+  if (blocks) {
+    dequantize(*blocks, p, count / block_layout(*blocks).values, out);
+    return;
+  }
   if (dtype == DType::kF32) {
     std::memcpy(out, p, static_cast<size_t>(count) * 4);
     return;

@@ -1,8 +1,10 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "tensor/block_format.h"
 #include "tensor/dtype.h"
 
 namespace tinyserve {
@@ -21,10 +23,18 @@ struct TensorView {
   const std::byte* data = nullptr;
   DType dtype = DType::kF32;
   Shape shape;
+  /// Of a quantised tensor, whose rows are whole blocks; dtype then says nothing.
+  std::optional<BlockFormat> blocks;
 
   int64_t size() const { return num_elements(shape); }
-  size_t size_bytes() const { return static_cast<size_t>(size()) * dtype_bytes(dtype); }
-  /// Converts elements [begin, begin + count) to F32.
+  size_t size_bytes() const { return offset_bytes(size()); }
+  /// Where element `begin` lies; of a quantised tensor, one that begins a block.
+  size_t offset_bytes(int64_t begin) const {
+    if (!blocks) return static_cast<size_t>(begin) * dtype_bytes(dtype);
+    const BlockLayout layout = block_layout(*blocks);
+    return static_cast<size_t>(begin / layout.values * layout.bytes);
+  }
+  /// Converts elements [begin, begin + count), whole blocks of a quantised tensor, to F32.
   void read(int64_t begin, int64_t count, float* out) const;
 };
 

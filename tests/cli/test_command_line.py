@@ -1,6 +1,7 @@
 """Help, usage errors, exit codes."""
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +115,11 @@ def test_info(run, bundled):
 def test_int8_weights_take_less_memory(run):
     sizes = {w: json.loads(run("info", "--json", "--weights", w).stdout)["memory"]["weight_bytes"] for w in ("native", "int8")}
     assert sizes["int8"] < 0.65 * sizes["native"]
+
+
+def test_quantised_files_stay_quantised(run):
+    model = str(Path(__file__).parents[1] / "golden/gguf/llama.gguf")
+    info = {w: json.loads(run("info", "--json", "--model", model, "--weights", w).stdout) for w in ("auto", "native")}
+    assert info["auto"]["memory"]["weight_bytes"] < 0.4 * info["native"]["memory"]["weight_bytes"]
+    assert info["auto"]["precision"] == "BF16 with the file's quantised weights"
+    assert info["native"]["precision"] == "BF16"

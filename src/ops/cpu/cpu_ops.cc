@@ -43,9 +43,20 @@ class CpuOps : public Ops {
 
   void embed(const TensorView& table, std::span<const int32_t> ids, float scale, bool accumulate, float* out,
              int64_t out_stride) override {
-    const int64_t width = table.shape[1], row_bytes = width * static_cast<int64_t>(dtype_bytes(table.dtype));
+    const int64_t width = table.shape[1];
     for_rows(static_cast<int64_t>(ids.size()), width, [&](int64_t r) {
-      kernels_.embed(table.data + ids[r] * row_bytes, table.dtype, width, scale, accumulate, out + r * out_stride);
+      const std::byte* row = table.data + table.offset_bytes(ids[r] * width);
+      float* to = out + r * out_stride;
+      if (!table.blocks) {
+        kernels_.embed(row, table.dtype, width, scale, accumulate, to);
+        return;
+      }
+      const BlockLayout layout = block_layout(*table.blocks);
+      float values[256];
+      for (int64_t i = 0; i < width; i += layout.values, row += layout.bytes) {
+        dequantize(*table.blocks, row, 1, values);
+        kernels_.embed(reinterpret_cast<const std::byte*>(values), DType::kF32, layout.values, scale, accumulate, to + i);
+      }
     });
   }
 

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "ops/cpu/block_panels.h"
 #include "ops/cpu/linear_kernels.h"
 #include "ops/cpu/linear_onednn.h"
 #include "ops/cpu/linear_pack.h"
@@ -50,11 +51,13 @@ struct CpuLinear::Impl {
   ThreadPool& pool;
   OpsOptions options;
   const Kernels& kernels;
+  const BlockKernels& blocks = block_kernels(kernels);
   OneDnn onednn{pool.num_threads()};
 
   int64_t max_rows = 0, max_groups = 0;
   AlignedBuffer prepared;  // rows of a chunk, or every thread's own copy
   AlignedBuffer sums;      // [threads][kTileRows][64]
+  AlignedBuffer unpacked;  // [threads][kUnpackedBytes], with weights in blocks
   struct alignas(64) Stamp {
     uint64_t call = 0;
   };
@@ -62,7 +65,7 @@ struct CpuLinear::Impl {
   uint64_t call = 0;
 
   void grow() {
-    int64_t group_bytes = 0;
+    int64_t group_bytes = blocks.x_group_bytes;
     for (const FormatKernels* f : {&kernels.f32, &kernels.bf16, &kernels.int8})
       group_bytes = std::max(group_bytes, f->x_group_bytes);
     // Alone, a thread prepares kPrepareAlone padded inputs at most, or one row; plus rounding up to cache lines.
@@ -74,16 +77,31 @@ struct CpuLinear::Impl {
     if (static_cast<int64_t>(sums.size()) < sum_bytes) sums = AlignedBuffer(static_cast<size_t>(sum_bytes));
   }
 
-  void run_chunk(const LinearArgs& a, const PanelWeight& w);
-  void run_panels(const LinearArgs& a, const PanelWeight& w, const std::byte* x, int64_t begin, int64_t end,
-                  int thread);
+  void run_rows(const LinearArgs& a) {
+    if (a.weight->format == WeightFormat::kBlocks) {
+      const auto& w = static_cast<const BlockWeight&>(*a.weight);
+      run_chunk(a, w, blocks.x_group_bytes, blocks.prepare);
+    } else {
+      const auto& w = static_cast<const PanelWeight&>(*a.weight);
+      run_chunk(a, w, kernels.of(w.format).x_group_bytes, kernels.of(w.format).prepare);
+    }
+  }
+  template <class Weight>
+  void run_chunk(const LinearArgs& a, const Weight& w, int64_t x_group_bytes,
+                 void (*prepare_row)(const float* x, int64_t width, std::byte* out));
+  void run_panels(const LinearArgs& a, const PanelWeight& w, const std::byte* x, int64_t begin, int64_t end, int thread);
+  void run_panels(const LinearArgs& a, const BlockWeight& w, const std::byte* x, int64_t begin, int64_t end, int thread) {
+    run_block_panels(blocks, kernels, a, w, x, begin, end, kTileRows, sums.as<float>() + thread * kTileRows * kPanelWidth,
+                     unpacked.data() + thread * kUnpackedBytes);
+  }
 };
 
-void CpuLinear::Impl::run_chunk(const LinearArgs& a, const PanelWeight& w) {
-  const FormatKernels& f = kernels.of(w.format);
-  const int64_t row_bytes = w.groups * f.x_group_bytes;
+template <class Weight>
+void CpuLinear::Impl::run_chunk(const LinearArgs& a, const Weight& w, int64_t x_group_bytes,
+                                void (*prepare_row)(const float* x, int64_t width, std::byte* out)) {
+  const int64_t row_bytes = w.groups * x_group_bytes;
   const auto prepare = [&](std::byte* out, int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) f.prepare(a.x + r * a.x_stride, w.in_features, out + r * row_bytes);
+    for (int64_t r = begin; r < end; ++r) prepare_row(a.x + r * a.x_stride, w.in_features, out + r * row_bytes);
   };
   if (static_cast<int64_t>(w.size_bytes) * a.rows <= kAloneBytes) {
     prepare(prepared.data(), 0, a.rows);
@@ -158,6 +176,14 @@ void CpuLinear::reserve(const Limits& limits) {
 }
 
 std::unique_ptr<PackedWeight> CpuLinear::pack_weight(std::span<const WeightSource> parts, WeightFormat format) {
+  if (format == WeightFormat::kBlocks) {
+    auto weight = pack_blocks(impl_->pool, parts);
+    const auto bytes = static_cast<size_t>(impl_->pool.num_threads() * kUnpackedBytes);
+    if (impl_->unpacked.size() < bytes) impl_->unpacked = AlignedBuffer(bytes);
+    impl_->max_groups = std::max(impl_->max_groups, weight->groups);
+    impl_->grow();
+    return weight;
+  }
   auto weight = linear::pack(impl_->pool, parts, format);
   // oneDNN reads the prepared rows as they are, if they have the weights' type.
   const int64_t x_bytes = impl_->kernels.of(format).x_group_bytes;
@@ -169,14 +195,13 @@ std::unique_ptr<PackedWeight> CpuLinear::pack_weight(std::span<const WeightSourc
 }
 
 void CpuLinear::run(const LinearArgs& args) {
-  const auto& w = static_cast<const PanelWeight&>(*args.weight);
   const int64_t chunk = std::clamp<int64_t>(impl_->max_rows, 1, kChunkRows);
   for (int64_t row = 0; row < args.rows; row += chunk) {
     LinearArgs part = args;
     part.x += row * args.x_stride;
     part.y += row * args.y_stride;
     part.rows = std::min(chunk, args.rows - row);
-    impl_->run_chunk(part, w);
+    impl_->run_rows(part);
   }
 }
 

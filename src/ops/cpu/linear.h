@@ -18,7 +18,7 @@ struct Kernels;
 /// number of rows or threads, so a row's result does not depend on what else is in the batch. With
 /// OpsOptions::batch_invariant unset, BF16 and F32 products of 64 rows and more go through oneDNN where it has kernels
 /// for the packed layout (AVX-512 up): measured as fast as ours on AVX-512 BF16; it would use AMX, which we have not
-/// been able to measure.
+/// been able to measure. Weights in blocks are multiplied as integers whatever the rows (block_panels.h).
 class CpuLinear {
  public:
   /// The best kernels this machine can run.

@@ -28,6 +28,8 @@ constexpr int64_t weight_group_bytes(WeightFormat format) {
       return kGroup * kPanelWidth * 2;
     case WeightFormat::kInt8:
       return kPanelWidth * 2 + kGroup * kPanelWidth;
+    case WeightFormat::kBlocks:
+      break;  // see block_panels.h
   }
   return 0;
 }

@@ -70,6 +70,8 @@ class Packer {
         return to_bf16(tile, reinterpret_cast<uint32_t*>(to));
       case WeightFormat::kInt8:
         return to_int8(tile, to);
+      case WeightFormat::kBlocks:
+        break;  // pack_blocks()
     }
   }
 

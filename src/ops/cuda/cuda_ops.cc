@@ -139,6 +139,7 @@ class CudaOps : public Ops {
 
   std::unique_ptr<PackedWeight> pack_weight(std::span<const WeightSource> parts, WeightFormat format) override {
     auto packed = std::make_unique<CudaWeight>();
+    if (format == WeightFormat::kBlocks) format = WeightFormat::kBF16;
     packed->format = format;
     std::vector<float> values;  // [out, in]
     for (const WeightSource& part : parts) {
