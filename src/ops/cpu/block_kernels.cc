@@ -15,9 +15,10 @@
 #include "hwy/highway.h"
 
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
+#if HWY_TARGET == HWY_AVX3_DL  // Highway 1.0.3 detects VNNI with this target but does not turn it on
+HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
+#else
 HWY_BEFORE_NAMESPACE();
-#if HWY_TARGET == HWY_AVX3_DL
-HWY_PUSH_ATTRIBUTES("avx512vnni")  // Highway 1.0.3 detects it with this target but does not turn it on
 #endif
 namespace tinyserve::ops::linear::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -345,9 +346,6 @@ constexpr BlockKernels kBlockKernels{
      of<BlockFormat::kQ5K>(), of<BlockFormat::kQ6K>()}};
 
 }  // namespace tinyserve::ops::linear::HWY_NAMESPACE
-#if HWY_TARGET == HWY_AVX3_DL
-HWY_POP_ATTRIBUTES
-#endif
 HWY_AFTER_NAMESPACE();
 #endif
 
