@@ -22,6 +22,7 @@
 #include <string_view>
 #include <utility>
 
+#include "ops/selection_layout.h"
 #include "tensor/tensor_view.h"
 
 namespace tinyserve {
@@ -73,9 +74,13 @@ struct KvLayer {
   int32_t kv_heads = 0;
   int32_t page_size = 16;
   int32_t head_dim = 0;
+  PageCodes codes;  ///< of these pages, when query-aware selection keeps them
 
   int64_t page_elements() const { return int64_t{kv_heads} * page_size * head_dim; }
 };
+
+/// Copies the codes of one page, when there are any; for backends on host memory.
+void copy_codes(const KvLayer& cache, int64_t from, int64_t to);
 
 /// One step, flattened. Example, page_size 16: sequence A decodes its 41st token, B prefills its first three:
 ///   cu_query_lens {0, 1, 4}; kv_lens {41, 3}; page_table {{7, 2, 9}, {4, -1, -1}}, page_table_stride 3;
@@ -138,6 +143,62 @@ struct AttentionArgs {
   int64_t out_stride = 0;
 };
 
+/// Codes the listed pages, all of whose slots are filled, from K and V as the cache has them (selection_layout.h).
+struct EncodeArgs {
+  KvLayer cache;  ///< with codes; page_size kCodePage
+  SelectionMap map;
+  std::span<const int32_t> pages;
+};
+
+/// A query of sparse_attention.
+struct SparseRow {
+  int32_t row = 0;       ///< of q and out, and of the batch's tokens
+  int32_t seq = 0;       ///< of the batch: whose page table
+  int32_t position = 0;  ///< it sees the positions [0, position]
+  int32_t exact = 0;     ///< tokens of the middle that are read exactly, per KV head
+  int32_t coded = 0;     ///< further tokens whose values are read as codes
+};
+
+/// Of the middle's estimated mass: what a page must hold unread for its mean to be read. Half of the pages of a long context do not.
+constexpr float kNegligible = 1e-5f;
+
+/// What one query and KV head read; shares are of the answer's softmax mass, means over the query heads of the group.
+struct SparseStats {
+  float bytes = 0;            ///< codes, scales, means, K and V; map and page table excluded
+  float exact_share = 0;      ///< of the tokens read exactly
+  float coded_share = 0;      ///< of the tokens whose values were read as codes
+  float estimated_share = 0;  ///< of the rest, for which means of pages stand
+};
+
+/// Attention over the positions [0, position] of a sequence, most of which are not read but estimated, per row and KV head:
+///  0. The first `sinks` pages, the last `recent` full pages and the unfinished page are read exactly. What follows is about
+///     the middle: the pages between. All of it is exact when there is no page between.
+///  1. Coarse logits of every query head g and token of the middle: x = step_g * sum_a round(c_a / s_g) * level_a, an exact integer
+///     sum times a factor; s_g = max |c_a| / 127 over the axes that have bits in the fine grade, step_g = s_g * kLevelStep; plus
+///     scale q.mean, and half of sum_a c_a^2 coarse_error_a (the expected exp() of the error). L_g: log-sum-exp of it.
+///  2. Key of a token: key(max over g of x - L_g), key(y) = clamp(floor(32 y) + 1023, 0, 1023). T is the largest key
+///     that at least ceil(tokens / fine_divisor) tokens of the middle reach. A page with a token that reaches T is *fine*: its tokens'
+///     logits are replaced by those of the fine grade (the same formula, with all bits and fine_error). L_g again, over all
+///     tokens of the middle as they are now.
+///  3. By the new keys, the best `exact` tokens of fine pages are read exactly, K and V; the next `coded` have their logits of the fine
+///     grade and their values' codes (or exact values when there are no codes for values). Of equal keys the earlier is better.
+///  4. Of each page of the middle, the unread tokens' sum of exp(logit) weighs its mean value; a page where that is less than
+///     kNegligible exp(L_g) for every g is left out, as if its unread tokens had not been.
+///  One softmax over all of it; estimates count as what they stand for. Logits of codes beyond FLT_MAX are not guarded against.
+struct SparseAttentionArgs {
+  const float* q = nullptr;  ///< [num_tokens, num_heads, head_dim], row stride q_stride
+  int64_t q_stride = 0;
+  int32_t num_heads = 0;
+  float scale = 0;
+  KvLayer cache;  ///< with codes; every page of the middle is coded. page_size kCodePage
+  SelectionMap map;
+  std::span<const SparseRow> rows;
+  int32_t sinks = 1, recent = 1, fine_divisor = 3;
+  float* out = nullptr;  ///< [num_tokens, num_heads * head_dim], row stride out_stride; only `rows` are written
+  int64_t out_stride = 0;
+  SparseStats* stats = nullptr;  ///< [rows.size(), kv_heads] or null; the host's
+};
+
 /// Largest step the backend will see; scratch is sized by it.
 struct Limits {
   int64_t max_tokens = 0;     ///< rows of a step
@@ -189,6 +250,10 @@ class Ops {
   virtual void linear(const LinearArgs& args) = 0;
   virtual void append_kv(const AppendArgs& args, const BatchLayout& batch) = 0;
   virtual void attention(const AttentionArgs& args, const BatchLayout& batch) = 0;
+  /// Whether the backend has the next two operations; one that does not is never asked for them.
+  virtual bool has_selection() const { return false; }
+  virtual void encode_pages(const EncodeArgs& args);
+  virtual void sparse_attention(const SparseAttentionArgs& args, const BatchLayout& batch);
   /// out[r, i] = act(x[r, i]) * x[r, width + i]. out may not be x.
   virtual void gated_activation(Activation act, const float* x, int64_t x_stride, int64_t rows, int64_t width, float* out,
                                 int64_t out_stride) = 0;
@@ -198,7 +263,7 @@ class Ops {
   virtual void add(float* x, int64_t x_stride, const float* y, int64_t y_stride, int64_t rows, int64_t width) = 0;
   /// x = cap * tanh(x / cap) (Gemma 2's logits).
   virtual void softcap(float cap, float* x, int64_t x_stride, int64_t rows, int64_t width) = 0;
-  /// Copies whole pages of one layer, K and V: pairs of (source, destination) page. Sources and destinations are disjoint.
+  /// Copies whole pages of one layer, K, V and codes: pairs of (source, destination) page. Sources and destinations are disjoint.
   virtual void copy_pages(const KvLayer& cache, std::span<const std::pair<int32_t, int32_t>> pairs) = 0;
 };
 

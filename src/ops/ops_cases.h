@@ -74,6 +74,30 @@ struct AttentionProblem {
 
 std::vector<AttentionProblem> attention_problems();
 
+/// Sparse attention over one sequence whose codes were written by the backend itself. Keys have the covariance that the map
+/// says, a few are near the queries, and pages lie scattered.
+struct SelectionProblem {
+  std::string name;
+  int32_t heads = 6, kv_heads = 2, head_dim = 64;
+  DType dtype = DType::kBF16;
+  int32_t length = 1000;
+  std::vector<int32_t> positions{999};  ///< of the queries, ascending
+  int32_t exact = 32, coded = 64, fine_divisor = 4, sinks = 1, recent = 1;
+  bool value_codes = true;
+  float spread = 1.5f;  ///< of the queries: how peaked attention is
+  uint64_t page_seed = 1;
+
+  struct Result {
+    std::vector<float> rows;   ///< [positions, heads * head_dim]
+    std::vector<float> dense;  ///< the same by attention()
+    std::vector<SparseStats> stats;
+    std::vector<uint8_t> codes;  ///< of the sequence's full pages in order: coarse, fine, mean, values
+  };
+  Result run(Ops& ops) const;
+};
+
+std::vector<SelectionProblem> selection_problems();
+
 /// Limits under which every case fits.
 Limits case_limits();
 

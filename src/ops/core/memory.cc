@@ -1,7 +1,8 @@
-// Host memory: what backends share that do not bring memory of their own.
+// What backends share that do not bring their own: host memory, and the answer to operations that are optional.
 #include <cstring>
 
 #include "base/aligned_buffer.h"
+#include "base/check.h"
 #include "ops/ops.h"
 
 namespace tinyserve::ops {
@@ -27,5 +28,22 @@ void Ops::download(void* to, const void* from, size_t size_bytes) {
 }
 TensorView Ops::place(const TensorView& table, std::unique_ptr<Memory>&) { return table; }
 BatchLayout Ops::begin_step(const BatchLayout& host) { return host; }
+void Ops::encode_pages(const EncodeArgs&) { TS_CHECK(false, "this backend has no selection"); }
+void Ops::sparse_attention(const SparseAttentionArgs&, const BatchLayout&) {
+  TS_CHECK(false, "this backend has no selection");
+}
+
+void copy_codes(const KvLayer& cache, int64_t from, int64_t to) {
+  const auto copy = [&](auto* data, int64_t bytes) {
+    if (!data) return;
+    auto* raw = reinterpret_cast<std::byte*>(data);
+    std::memcpy(raw + to * bytes, raw + from * bytes, static_cast<size_t>(bytes));
+  };
+  const int64_t heads = cache.kv_heads;
+  copy(cache.codes.coarse, heads * coarse_bytes(cache.head_dim));
+  copy(cache.codes.fine, heads * fine_bytes(cache.head_dim));
+  copy(cache.codes.mean, heads * mean_bytes(cache.head_dim));
+  copy(cache.codes.values, heads * value_bytes(cache.head_dim));
+}
 
 }  // namespace tinyserve::ops

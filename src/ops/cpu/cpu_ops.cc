@@ -9,6 +9,7 @@
 #include "ops/cpu/attention.h"
 #include "ops/cpu/linear.h"
 #include "ops/cpu/row_kernels.h"
+#include "ops/ref/ref_selection.h"
 
 namespace tinyserve::ops {
 namespace {
@@ -79,6 +80,12 @@ class CpuOps : public Ops {
 
   void attention(const AttentionArgs& args, const BatchLayout& batch) override { attention_.run(args, batch); }
 
+  bool has_selection() const override { return true; }
+  void encode_pages(const EncodeArgs& args) override { ref::encode_pages(args); }
+  void sparse_attention(const SparseAttentionArgs& args, const BatchLayout& batch) override {
+    ref::sparse_attention(args, batch);
+  }
+
   void gated_activation(Activation act, const float* x, int64_t x_stride, int64_t rows, int64_t width, float* out,
                         int64_t out_stride) override {
     for_pieces(rows, width, 4, [&](int64_t r, int64_t begin, int64_t n) {
@@ -111,6 +118,7 @@ class CpuOps : public Ops {
       const auto [from, to] = pairs[i];
       std::memcpy(cache.k + to * bytes, cache.k + from * bytes, bytes);
       std::memcpy(cache.v + to * bytes, cache.v + from * bytes, bytes);
+      copy_codes(cache, from, to);
     });
   }
 

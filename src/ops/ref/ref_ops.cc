@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "ops/int8_format.h"
+#include "ops/ref/ref_selection.h"
 
 namespace tinyserve::ops {
 namespace {
@@ -183,6 +184,12 @@ class RefOps : public Ops {
       }
   }
 
+  bool has_selection() const override { return true; }
+  void encode_pages(const EncodeArgs& args) override { ref::encode_pages(args); }
+  void sparse_attention(const SparseAttentionArgs& args, const BatchLayout& batch) override {
+    ref::sparse_attention(args, batch);
+  }
+
   void gated_activation(Activation act, const float* x, int64_t x_stride, int64_t rows, int64_t width, float* out,
                         int64_t out_stride) override {
     for (int64_t r = 0; r < rows; ++r)
@@ -210,6 +217,7 @@ class RefOps : public Ops {
     for (const auto& [from, to] : pairs) {
       std::memcpy(cache.k + to * bytes, cache.k + from * bytes, bytes);
       std::memcpy(cache.v + to * bytes, cache.v + from * bytes, bytes);
+      copy_codes(cache, from, to);
     }
   }
 };
