@@ -4,23 +4,38 @@
 
 namespace tinyserve {
 
-KvStorage::KvStorage(ops::Ops& ops, const KvShape& shape, int32_t page_size, int32_t num_pages) : ops_(ops) {
+KvStorage::KvStorage(ops::Ops& ops, const KvShape& shape, int32_t page_size, int32_t num_pages, const CodeShape& codes) : ops_(ops) {
   TS_CHECK(page_size > 0 && num_pages > 0 && shape.num_layers > 0 && shape.kv_heads > 0 && shape.head_dim > 0);
+  TS_CHECK(codes.layers.empty() || (static_cast<int32_t>(codes.layers.size()) == shape.num_layers && page_size == ops::kCodePage &&
+                                    ops::has_codes(shape.head_dim)),
+           "codes need pages of 16 and heads that they fit");
   ops::KvLayer layer{.dtype = shape.dtype,
                      .num_pages = num_pages,
                      .kv_heads = shape.kv_heads,
                      .page_size = page_size,
                      .head_dim = shape.head_dim};
-  const size_t bytes = static_cast<size_t>(layer.page_elements()) * num_pages * dtype_bytes(shape.dtype);
-  memory_.reserve(size_t{2} * shape.num_layers);
+  const int64_t page_bytes = layer.page_elements() * static_cast<int64_t>(dtype_bytes(shape.dtype));
   for (int32_t i = 0; i < shape.num_layers; ++i) {
-    layer.k = memory_.emplace_back(ops.allocate(bytes))->data;
-    layer.v = memory_.emplace_back(ops.allocate(bytes))->data;
+    layer.k = add(page_bytes, num_pages);
+    layer.v = add(page_bytes, num_pages);
     layers_.push_back(layer);
-    const auto page_bytes = static_cast<int64_t>(bytes) / num_pages;
-    tensors_.push_back({layer.k, page_bytes});
-    tensors_.push_back({layer.v, page_bytes});
   }
+  const int32_t d = shape.head_dim;
+  for (size_t i = 0; i < codes.layers.size(); ++i) {
+    if (!codes.layers[i]) continue;
+    const auto bytes = [&](int32_t head) { return reinterpret_cast<uint8_t*>(add(int64_t{shape.kv_heads} * head, num_pages)); };
+    ops::PageCodes& to = layers_[i].codes;
+    to.coarse = bytes(ops::coarse_bytes(d));
+    to.fine = bytes(ops::fine_bytes(d));
+    to.mean = bytes(ops::mean_bytes(d));
+    if (codes.values) to.values = reinterpret_cast<uint64_t*>(bytes(ops::value_bytes(d)));
+  }
+}
+
+std::byte* KvStorage::add(int64_t page_bytes, int32_t num_pages) {
+  std::byte* data = memory_.emplace_back(ops_.allocate(static_cast<size_t>(page_bytes) * num_pages))->data;
+  tensors_.push_back({data, page_bytes});
+  return data;
 }
 
 void KvStorage::copy_pages(std::span<const std::pair<int32_t, int32_t>> pairs,

@@ -19,17 +19,18 @@ struct PageTensor {
 };
 
 /// The memory of the KV cache, from the backend: for each layer K and V, both [num_pages, kv_heads, page_size,
-/// head_dim], zero. Host memory is not resident until written.
+/// head_dim], zero, and the codes of layers that have some. Host memory is not resident until written.
 class KvStorage {
  public:
   /// The backend outlives it. Throws InputError when there is not enough memory.
-  KvStorage(ops::Ops& ops, const KvShape& shape, int32_t page_size, int32_t num_pages);
+  KvStorage(ops::Ops& ops, const KvShape& shape, int32_t page_size, int32_t num_pages, const CodeShape& codes = {});
 
   KvStorage(const KvStorage&) = delete;
   KvStorage& operator=(const KvStorage&) = delete;
 
   std::span<const ops::KvLayer> layers() const { return layers_; }
-  /// Everything that a page's content consists of: K, V, K, V, ... of the layers. Whoever moves pages elsewhere moves these.
+  /// Everything that a page's content consists of: K, V, K, V, ... of the layers, then
+  /// codes. Whoever moves pages elsewhere moves these.
   std::span<const PageTensor> tensors() const { return tensors_; }
   /// Copies whole pages, (source, destination), in all layers. Sources and destinations are disjoint. `before_layer`, for
   /// tests, is called before each layer's copies and may throw.
@@ -38,7 +39,9 @@ class KvStorage {
 
  private:
   ops::Ops& ops_;
-  std::vector<std::unique_ptr<ops::Memory>> memory_;  // K, V, K, V, ...
+  std::byte* add(int64_t page_bytes, int32_t num_pages);
+
+  std::vector<std::unique_ptr<ops::Memory>> memory_;  // one to a tensor
   std::vector<ops::KvLayer> layers_;
   std::vector<PageTensor> tensors_;
 };

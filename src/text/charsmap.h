@@ -27,7 +27,4 @@ class Charsmap {
   std::string replacements_;
 };
 
-/// Standard base64 with padding. Throws InputError, naming `where`.
-std::string decode_base64(std::string_view text, std::string_view where);
-
 }  // namespace tinyserve

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "base/base64.h"
 #include "text/byte_level.h"
 #include "text/charsmap.h"
 #include "text/json_fields.h"

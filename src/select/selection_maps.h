@@ -1,0 +1,45 @@
+#pragma once
+// All maps of a model: fitted or loaded once, then the same for whoever's pages are coded with them.
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kv/kv_shape.h"
+#include "ops/ops.h"
+#include "select/head_map.h"
+
+namespace tinyserve {
+
+struct SelectionMaps {
+  std::vector<std::vector<HeadMap>> layers;  ///< [num_layers][kv_heads]; a layer without maps attends densely
+
+  /// Of the layers that `selectable` names (Model::selectable_layers).
+  static SelectionMaps fit(const KeyStatistics& statistics, const std::vector<bool>& selectable);
+  /// Throws InputError, naming the file, when it is not a file of maps or not for such a model.
+  static SelectionMaps load(const std::filesystem::path& file, const KvShape& shape, const std::vector<bool>& selectable);
+  /// JSON, matrices in base64. Throws InputError when it cannot be written.
+  void save(const std::filesystem::path& file) const;
+
+  std::vector<bool> coded_layers() const;
+  /// Changes with any number in it: part of what pages' bytes depend on.
+  std::string digest() const;
+};
+
+/// Maps in a backend's memory.
+class PlacedMaps {
+ public:
+  PlacedMaps(ops::Ops& ops, const SelectionMaps& maps);
+  /// Null where there is none.
+  const ops::SelectionMap* layer(int32_t layer) const;
+
+ private:
+  template <class T>
+  const T* place(ops::Ops& ops, const std::vector<T>& values);
+
+  std::vector<std::unique_ptr<ops::Memory>> memory_;
+  std::vector<ops::SelectionMap> layers_;
+};
+
+}  // namespace tinyserve

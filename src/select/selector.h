@@ -1,0 +1,67 @@
+#pragma once
+// How a forward pass asks a policy: the model appends K and V and splits the rows, the policy does the rest.
+
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "ops/ops.h"
+
+namespace tinyserve {
+
+/// Which of a sequence's queries attend by selection, and what they may read. Rows of a position below `from` are dense.
+struct SequenceSelection {
+  int32_t from = std::numeric_limits<int32_t>::max();
+  int32_t exact = 0, coded = 0;  ///< of SparseRow (ops.h)
+};
+
+/// K and V of one layer that have just been appended.
+struct AppendedRows {
+  int32_t layer = 0;
+  const float* qkv = nullptr;  ///< [rows, qkv_stride], as append_kv leaves it
+  int64_t qkv_stride = 0;
+  int64_t rows = 0;
+  const ops::KvLayer* cache = nullptr;
+  std::span<const int32_t> full_pages;  ///< whose last slot these rows filled
+};
+
+/// What one sequence's queries read in a step, summed over layers, KV heads and rows. The shares are of softmax mass, each also a
+/// sum over `reads`.
+struct SelectionAccount {
+  int64_t reads = 0;       ///< (row, layer, KV head)
+  double bytes = 0;        ///< codes, scales, means, K and V
+  double dense_bytes = 0;  ///< what dense attention reads: K and V of all positions
+  double exact_share = 0, coded_share = 0, estimated_share = 0;
+
+  void add(const SelectionAccount& o) {
+    reads += o.reads, bytes += o.bytes, dense_bytes += o.dense_bytes;
+    exact_share += o.exact_share, coded_share += o.coded_share, estimated_share += o.estimated_share;
+  }
+};
+
+/// One policy at work for one model. Called from within a step, layers in their order.
+class Selector {
+ public:
+  virtual ~Selector() = default;
+  virtual void begin_step(int32_t num_seqs) { accounts_.assign(static_cast<size_t>(num_seqs), {}); }
+  /// After each layer's append, before its attention.
+  virtual void appended(const AppendedRows& rows) = 0;
+  /// Attention of `rows` of the batch, in place of Ops::attention for these: writes their rows of args.out. Called only for layers
+  /// without a window or a soft cap.
+  virtual void attend(int32_t layer, const ops::AttentionArgs& args, const ops::BatchLayout& batch,
+                      std::span<const ops::SparseRow> rows) = 0;
+
+  /// [num_seqs] of the last step.
+  std::span<const SelectionAccount> accounts() const { return accounts_; }
+
+ protected:
+  std::vector<SelectionAccount> accounts_;
+};
+
+/// Bytes of K and V of `tokens` positions of one KV head.
+inline double kv_bytes(const ops::KvLayer& cache, int64_t tokens) {
+  return static_cast<double>(2 * tokens * cache.head_dim) * static_cast<double>(dtype_bytes(cache.dtype));
+}
+
+}  // namespace tinyserve
