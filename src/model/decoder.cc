@@ -37,6 +37,8 @@ void Decoder::reserve(int64_t max_tokens, int64_t max_logit_rows, int64_t max_se
   max_seqs_ = max_seqs;
   max_context_ = max_context;
   rows_.reserve(max_tokens, max_seqs);
+  split_.reserve(max_tokens, max_seqs);
+  full_pages_.reserve(static_cast<size_t>(max_tokens));
 
   // Each matrix begins on a cache line.
   const auto floats_of = [](int64_t rows, int64_t width) { return (rows * width + 15) / 16 * 16; };
@@ -76,6 +78,22 @@ void Decoder::begin(const Step& step, std::span<const ops::KvLayer> cache) {
     TS_CHECK(layout.positions[t] >= 0 && layout.positions[t] < max_context_, "position outside the context");
   rows_.begin(step);
   layout_ = ops_.begin_step(layout);
+  layer_ = 0;
+  selector_ = step.selector;
+  selections_ = step.selections;
+  split_.clear();
+  if (!selector_) return;
+  selector_->begin_step(layout.num_seqs);
+  find_full_pages(layout, cache[0].page_size);
+  TS_CHECK(selections_.empty() || selections_.size() == static_cast<size_t>(layout.num_seqs), "a selection for each sequence");
+  if (!selections_.empty()) split_.split(layout, selections_);
+}
+
+// A page is full when its last slot is.
+void Decoder::find_full_pages(const ops::BatchLayout& layout, int32_t page_size) {
+  full_pages_.clear();
+  for (int32_t t = 0; t < layout.num_tokens; ++t)
+    if (layout.slots[t] % page_size == page_size - 1) full_pages_.push_back(static_cast<int32_t>(layout.slots[t] / page_size));
 }
 
 void Decoder::linear(const Linear& w, const float* x, float* y, bool accumulate) {
@@ -113,9 +131,17 @@ void Decoder::self_attention(const AttentionWeights& w, const float* x, const op
                   .rotary_dim = rope ? config_.head_dim : 0,
                   .cache = cache},
                  layout_);
+  if (selector_)
+    selector_->appended({.layer = layer_,
+                         .qkv = qkv_,
+                         .qkv_stride = qkv_width(),
+                         .rows = rows(),
+                         .cache = &cache,
+                         .full_pages = full_pages_});
   attended_ = all_attended_;
   if (!last_layer || rows_.all_wanted()) {
     attend(w, cache, qkv_);
+    ++layer_;
     return;
   }
   if (rows_.wanted().empty()) {
@@ -124,7 +150,9 @@ void Decoder::self_attention(const AttentionWeights& w, const float* x, const op
   }
   if (rows_.wanted_rows_end_sequences()) {
     gather_wanted(qkv_, qkv_width(), gathered_);
-    layout_ = ops_.begin_step(rows_.wanted_layout());
+    const ops::BatchLayout wanted = rows_.wanted_layout();
+    layout_ = ops_.begin_step(wanted);
+    if (split_.any_sparse()) split_.split(wanted, selections_);
     attend(w, cache, gathered_);
   } else {
     attend(w, cache, qkv_);
@@ -137,16 +165,26 @@ void Decoder::self_attention(const AttentionWeights& w, const float* x, const op
 }
 
 void Decoder::attend(const AttentionWeights& w, const ops::KvLayer& cache, const float* q) {
-  ops_.attention({.q = q,
-                  .q_stride = qkv_width(),
-                  .num_heads = config_.num_heads,
-                  .scale = w.scale,
-                  .window = w.window,
-                  .softcap = w.softcap,
-                  .cache = cache,
-                  .out = attended_,
-                  .out_stride = q_width()},
-                 layout_);
+  const ops::AttentionArgs args{.q = q,
+                                .q_stride = qkv_width(),
+                                .num_heads = config_.num_heads,
+                                .scale = w.scale,
+                                .window = w.window,
+                                .softcap = w.softcap,
+                                .cache = cache,
+                                .out = attended_,
+                                .out_stride = q_width()};
+  if (!split_.any_sparse() || !selectable_[static_cast<size_t>(layer_)]) {
+    ops_.attention(args, layout_);
+    return;
+  }
+  for (const RowSplit::Run& run : split_.runs()) {
+    ops::AttentionArgs part = args;
+    part.q += run.first_row * args.q_stride;
+    part.out += run.first_row * args.out_stride;
+    ops_.attention(part, run.layout);
+  }
+  selector_->attend(layer_, args, layout_, split_.rows());
 }
 
 // Looking rows up in a table is what embed() does, whatever the table holds.

@@ -11,6 +11,7 @@
 #include "model/config_reader.h"
 #include "model/model.h"
 #include "model/rope.h"
+#include "model/row_split.h"
 #include "model/step_rows.h"
 #include "model/weights.h"
 
@@ -42,6 +43,7 @@ class Decoder : public Model {
   KvShape kv_shape() const override;
   size_t weight_bytes() const override { return weight_bytes_; }
   size_t block_bytes() const override { return block_bytes_; }
+  std::vector<bool> selectable_layers() const override { return selectable_; }
   void reserve(int64_t max_tokens, int64_t max_logit_rows, int64_t max_seqs, int64_t max_context) override;
 
  protected:
@@ -51,8 +53,13 @@ class Decoder : public Model {
     int64_t gated = 0;  ///< what gated_ holds; 0: unused
   };
   Decoder(const LoadContext& context, const ModelConfig& config, const Widths& widths);
-  /// The end of a family's constructor: checks that nothing of the checkpoint was overlooked, keeps the counts.
-  void finish_loading(WeightLoader& weights);
+  /// The end of a family's constructor: checks that nothing of the checkpoint was overlooked, keeps the counts and what each
+  /// layer's `attention` (AttentionWeights) allows.
+  template <class Layer>
+  void finish_loading(WeightLoader& weights, const std::vector<Layer>& layers) {
+    for (const Layer& l : layers) selectable_.push_back(l.attention.window == 0 && l.attention.softcap == 0);
+    finish_loading(weights);
+  }
 
   /// Checks the step and the cache against what was reserved and starts with all rows alive.
   void begin(const Step& step, std::span<const ops::KvLayer> cache);
@@ -87,12 +94,20 @@ class Decoder : public Model {
   int64_t qkv_width() const { return int64_t{config_.num_heads + 2 * config_.num_kv_heads} * config_.head_dim; }
   int64_t q_width() const { return int64_t{config_.num_heads} * config_.head_dim; }
 
+  void finish_loading(WeightLoader& weights);
+  void find_full_pages(const ops::BatchLayout& layout, int32_t page_size);
   void attend(const AttentionWeights& w, const ops::KvLayer& cache, const float* q);
   void gather_wanted(const float* from, int64_t width, float* to);
 
   Widths widths_;
   StepRows rows_;
   ops::BatchLayout layout_;  // of the live rows, in the backend's memory
+  std::vector<bool> selectable_;  // [num_layers]
+  Selector* selector_ = nullptr;  // of this step
+  std::span<const SequenceSelection> selections_;
+  int32_t layer_ = 0;  // the one that attends next
+  RowSplit split_;     // of the live rows; empty without a selector
+  std::vector<int32_t> full_pages_;
   std::unique_ptr<ops::Memory> activations_;
   float* qkv_ = nullptr;           // [max_tokens, (num_heads + 2 num_kv_heads) * head_dim]
   float* all_attended_ = nullptr;  // [max_tokens, num_heads * head_dim]

@@ -67,7 +67,7 @@ Gemma::Gemma(const LoadContext& context, const GemmaSettings& settings)
     layers_.push_back(load_layer(weights, fmt::format("{}layers.{}.", prefix, l), l));
   final_norm_ = weights.norm_plus_one(prefix + "norm", c.hidden_size);
   lm_head_ = weights.lm_head(prefix + "embed_tokens.weight", c.vocab_size, c.hidden_size, settings_.tied_embeddings);
-  finish_loading(weights);
+  finish_loading(weights, layers_);
 }
 
 Gemma::Layer Gemma::load_layer(WeightLoader& weights, const std::string& prefix, size_t index) const {

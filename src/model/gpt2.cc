@@ -57,7 +57,7 @@ Gpt2::Gpt2(const LoadContext& context, const Gpt2Settings& settings)
     layers_.push_back(load_layer(weights, fmt::format("{}h.{}.", prefix, l), l));
   final_norm_ = weights.norm(prefix + "ln_f", c.hidden_size, Bias::kYes);
   lm_head_ = weights.lm_head(prefix + "wte.weight", c.vocab_size, c.hidden_size, settings_.tied_embeddings);
-  finish_loading(weights);
+  finish_loading(weights, layers_);
 }
 
 Gpt2::Layer Gpt2::load_layer(WeightLoader& weights, const std::string& prefix, size_t index) const {

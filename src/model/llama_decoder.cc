@@ -46,7 +46,7 @@ LlamaDecoder::LlamaDecoder(const LoadContext& context, const LlamaSettings& sett
     layers_.push_back(load_layer(weights, fmt::format("{}layers.{}.", prefix, l), l));
   final_norm_ = weights.norm(prefix + "norm", c.hidden_size, Bias::kNo);
   lm_head_ = weights.lm_head(prefix + "embed_tokens.weight", c.vocab_size, c.hidden_size, settings_.tied_embeddings);
-  finish_loading(weights);
+  finish_loading(weights, layers_);
 }
 
 LlamaDecoder::Layer LlamaDecoder::load_layer(WeightLoader& weights, const std::string& prefix, size_t index) const {

@@ -10,6 +10,7 @@
 
 #include "kv/kv_shape.h"
 #include "ops/ops.h"
+#include "select/selector.h"
 
 namespace tinyserve {
 
@@ -45,6 +46,10 @@ struct Step {
   std::span<const int32_t> token_ids;   ///< [num_tokens]
   ops::BatchLayout layout;              ///< positions, pages, lengths
   std::span<const int32_t> logit_rows;  ///< tokens (indices into token_ids, ascending) whose logits are wanted
+  /// Null, or the policy that takes over attention: of the rows that `selections` [num_seqs] name (empty: of none), in the layers
+  /// of selectable_layers().
+  Selector* selector = nullptr;
+  std::span<const SequenceSelection> selections = {};
 };
 
 class Model {
@@ -62,6 +67,8 @@ class Model {
   /// Sizes activations (and the backend's scratch) for steps of up to max_tokens rows, max_logit_rows logits,
   /// max_seqs sequences and max_context tokens each. Called once before the first step.
   virtual void reserve(int64_t max_tokens, int64_t max_logit_rows, int64_t max_seqs, int64_t max_context) = 0;
+  /// Of each layer whether queries see all positions by plain softmax, so that a Selector may take it over. Empty: of none.
+  virtual std::vector<bool> selectable_layers() const { return {}; }
   /// Runs the step, appending K/V to `cache` (one per layer); logits: [logit_rows.size(), vocab_size].
   virtual void forward(const Step& step, std::span<const ops::KvLayer> cache, float* logits) = 0;
 };

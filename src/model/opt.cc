@@ -71,7 +71,7 @@ Opt::Opt(const LoadContext& context, const OptSettings& settings)
   if (settings_.final_norm) final_norm_ = load_norm(weights, prefix + "final_layer_norm");
   if (width != c.hidden_size) project_out_ = weights.linear(prefix + "project_out", width, c.hidden_size, Bias::kNo);
   lm_head_ = weights.lm_head(prefix + "embed_tokens.weight", c.vocab_size, width, settings_.tied_embeddings);
-  finish_loading(weights);
+  finish_loading(weights, layers_);
 }
 
 Opt::Layer Opt::load_layer(WeightLoader& weights, const std::string& prefix) const {
