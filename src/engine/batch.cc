@@ -15,11 +15,12 @@ Batch::Batch(int32_t page_size, int32_t max_tokens, int32_t max_seqs, int32_t ma
       kv_lens_(max_seqs),
       page_table_(size_t(max_seqs) * max_pages, -1),
       slots_(max_tokens),
+      selections_(max_seqs),
       rows_(max_seqs) {
   logit_rows_.reserve(max_logit_rows);
 }
 
-Step Batch::build(const StepPlan& plan) {
+Step Batch::build(const StepPlan& plan, const SelectionConfig& selection) {
   logit_rows_.clear();
   int32_t num_tokens = 0, num_seqs = 0;
   cu_query_lens_[0] = 0;
@@ -36,12 +37,17 @@ Step Batch::build(const StepPlan& plan) {
     const int32_t scored_from = std::max(item.start, sequence.request->first_prompt_logit());
     for (int32_t i = 0; i < item.num_prompt_logits; ++i) logit_rows_.push_back(row_of_zero + scored_from + i);
     if (item.samples) logit_rows_.push_back(num_tokens - 1);
+    // By position, not by step: a token that is computed again after a preemption attends as it did.
+    selections_[num_seqs] = {.from = std::max(sequence.request->num_prompt, selection.from - 1),
+                             .exact = selection.budget,
+                             .coded = selection.coded};
     kv_lens_[num_seqs] = end;
     cu_query_lens_[++num_seqs] = num_tokens;
   }
   Step step;
   step.token_ids = std::span(token_ids_).first(num_tokens);
   step.logit_rows = logit_rows_;
+  step.selections = std::span(selections_).first(num_seqs);
   step.layout = {.num_seqs = num_seqs,
                  .num_tokens = num_tokens,
                  .cu_query_lens = cu_query_lens_.data(),

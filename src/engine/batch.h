@@ -4,6 +4,7 @@
 
 #include "engine/scheduler.h"
 #include "model/model.h"
+#include "select/selection_config.h"
 
 namespace tinyserve {
 
@@ -15,7 +16,8 @@ class Batch {
 
   /// Valid until the next call. Logits come in the order of items: the rows that score the prompt, then the one that
   /// picks a token.
-  Step build(const StepPlan& plan);
+  /// Of an answer's tokens those at `selection.from` - 1 and beyond, which see that many, attend by selection.
+  Step build(const StepPlan& plan, const SelectionConfig& selection = {});
 
  private:
   struct Row {
@@ -27,6 +29,7 @@ class Batch {
   int32_t page_size_, max_pages_;
   std::vector<int32_t> token_ids_, positions_, cu_query_lens_, kv_lens_, page_table_, logit_rows_;
   std::vector<int64_t> slots_;
+  std::vector<SequenceSelection> selections_;
   std::vector<Row> rows_;
 };
 

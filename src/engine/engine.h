@@ -10,6 +10,8 @@
 #include "kv/kv_config.h"
 #include "kv/tiers/tiers_config.h"
 #include "model/model.h"
+#include "select/selection_config.h"
+#include "select/selection_maps.h"
 
 namespace tinyserve {
 
@@ -31,6 +33,8 @@ struct EngineConfig {
   int32_t max_queued = 1024;  ///< requests waiting; more are refused (429)
   KvConfig kv;
   TiersConfig tiers;  ///< below the pages; need the prefix cache
+  SelectionConfig selection;                  ///< how answers attend to long contexts; prompts are computed densely
+  std::shared_ptr<const SelectionMaps> maps;  ///< the model's, for policies with codes
 };
 
 class Engine {

@@ -10,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "engine/engine.h"
 #include "engine/fake_model.h"
+#include "model/calibration.h"
 
 namespace tinyserve {
 namespace {
@@ -25,10 +26,11 @@ struct Setting {
   int32_t answer;
   int32_t page_size;
   int32_t requests;
+  int32_t select_from = 0;  ///< 0: dense
 };
 
 void PrintTo(const Setting& s, std::ostream* out) {
-  *out << s.backend << " " << dtype_name(s.dtype) << (s.int8 ? " int8" : "");
+  *out << s.backend << " " << dtype_name(s.dtype) << (s.int8 ? " int8" : "") << (s.select_from > 0 ? " sparse" : "");
 }
 
 class EngineModelTest : public ::testing::TestWithParam<Setting> {
@@ -51,6 +53,15 @@ class EngineModelTest : public ::testing::TestWithParam<Setting> {
     r.sampling.logprobs = 2;
     return r;
   }
+  /// With little to read beyond a short length, so that most of an answer comes from codes.
+  void select(EngineConfig& config, Model& model) {
+    if (GetParam().select_from == 0) return;
+    config.selection = {.policy = "tinyserve", .budget = 20, .coded = 24, .from = GetParam().select_from};
+    std::vector<int32_t> text;
+    for (int32_t t = 0; t < 512; ++t) text.push_back(static_cast<int32_t>(testing::mix(t % 300) % 8192));
+    if (!maps) maps = std::make_shared<const SelectionMaps>(calibrate(model, *ops, text, 256));
+    config.maps = maps;
+  }
   std::map<int32_t, Collected> run(Engine& engine, const std::vector<int32_t>& which) {
     std::map<int32_t, Collected> results;
     for (int32_t i : which) engine.add(i, request(i), results[i].sink());
@@ -62,6 +73,7 @@ class EngineModelTest : public ::testing::TestWithParam<Setting> {
   ThreadPool pool{2};
   std::unique_ptr<ops::Ops> ops = ops::make_ops(GetParam().backend, pool);
   FakeTexts texts;
+  std::shared_ptr<const SelectionMaps> maps;
 };
 
 TEST_P(EngineModelTest, AnswersDoNotDependOnTheBatch) {
@@ -76,17 +88,20 @@ TEST_P(EngineModelTest, AnswersDoNotDependOnTheBatch) {
   std::vector<int32_t> all(GetParam().requests);
   std::iota(all.begin(), all.end(), 0);
   const std::unique_ptr<Model> model = load(), other_model = load();
+  select(crowded, *model);
   Engine engine(*model, *ops, texts, crowded, nullptr);
   const std::map<int32_t, Collected> together = run(engine, all);
   EXPECT_GT(engine.stats().preemptions, 0u);
   EXPECT_GT(engine.stats().prefix_hit_tokens, 0u);
   EXPECT_GT(engine.stats().compaction.pages_moved, 0u);
+  EXPECT_EQ(engine.stats().selection.reads > 0, GetParam().select_from > 0);
 
   EngineConfig roomy;
   roomy.num_pages = longest / 16 * 4 + 16;
   roomy.max_step_tokens = 1024;
   roomy.max_running = 3;
   roomy.kv.prefix.policy = PrefixPolicy::kOff;
+  select(roomy, *other_model);
   Engine lonely(*other_model, *ops, texts, roomy, nullptr);
   for (int32_t i : all) {
     const std::map<int32_t, Collected> alone = run(lonely, {i});
@@ -107,7 +122,8 @@ INSTANTIATE_TEST_SUITE_P(Backends, EngineModelTest,
                          ::testing::Values(Setting{"ref", DType::kF32, false, 16, 10, 4, 6},
                                            Setting{"cpu", DType::kF32, false, 200, 60, 16, 10},
                                            Setting{"cpu", DType::kBF16, false, 300, 80, 16, 10},
-                                           Setting{"cpu", DType::kBF16, true, 300, 60, 32, 10}));
+                                           Setting{"cpu", DType::kBF16, true, 300, 60, 32, 10},
+                                           Setting{"cpu", DType::kBF16, false, 300, 80, 16, 8, 150}));
 
 }  // namespace
 }  // namespace tinyserve

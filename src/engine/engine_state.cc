@@ -1,6 +1,7 @@
 #include "engine/engine_state.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <chrono>
@@ -16,6 +17,24 @@ namespace {
 
 constexpr int64_t kLogitBytes = int64_t{32} << 20;  // bounds what scoring a prompt takes, whatever the vocabulary
 
+void check_selection(const EngineConfig& config) {
+  const SelectionConfig& s = config.selection;
+  const Policy& policy = find_policy(s.policy);
+  if (!policy.serves) throw InputError(fmt::format("the policy '{}' is for evaluation only; the server has: {}", s.policy, fmt::join(policy_names(true), ", ")));
+  if (s.budget < 1 || s.coded < 0 || s.from < 0 || s.fine_divisor < 1 || s.sinks < 0 || s.recent < 0)
+    throw InputError("selection: the budget must be at least 1 token, other sizes must not be negative");
+  if (policy.codes && config.page_size != ops::kCodePage)
+    throw InputError(fmt::format("the policy '{}' needs pages of {} tokens, not {}", s.policy, ops::kCodePage, config.page_size));
+  if (policy.codes && !config.maps) throw InputError(fmt::format("the policy '{}' needs maps of the model's keys", s.policy));
+}
+
+/// With what else pages' bytes depend on.
+TiersConfig tiers_config(const EngineConfig& config) {
+  TiersConfig tiers = config.tiers;
+  if (!code_shape(config).layers.empty()) tiers.fingerprint += " codes " + config.maps->digest();
+  return tiers;
+}
+
 EngineConfig checked(EngineConfig config) {
   if (config.max_step_tokens < 1 || config.max_step_tokens > 1 << 20)
     throw InputError(fmt::format("tokens per step must be between 1 and {}, got {}", 1 << 20, config.max_step_tokens));
@@ -29,6 +48,7 @@ EngineConfig checked(EngineConfig config) {
     throw InputError("tiers below the K/V pages keep what the prefix cache knows: they need --prefix-cache heat or lru");
   if (config.tiers.host_bytes < 0 || config.tiers.disk_bytes < 0 || config.tiers.disk_write_rate < 0)
     throw InputError("sizes and rates of tiers must not be negative");
+  check_selection(config);
   config.max_running = std::min(config.max_running, config.max_step_tokens);  // each may decode in one step
   return config;
 }
@@ -58,7 +78,7 @@ double now_seconds() {
 Engine::State::State(Model& m, ops::Ops& o, const TokenText& t, const EngineConfig& c, EngineObserver* obs)
     : State(m, o, t, checked(c), obs,
             plan_memory(m.kv_shape(), m.config().max_positions, static_cast<int64_t>(m.weight_bytes()), checked(c),
-                        available_memory())) {}
+                        available_memory(), code_shape(c))) {}
 
 Engine::State::State(Model& m, ops::Ops& o, const TokenText& t, const EngineConfig& c, EngineObserver* obs,
                      const MemoryPlan& plan)
@@ -70,8 +90,9 @@ Engine::State::State(Model& m, ops::Ops& o, const TokenText& t, const EngineConf
       memory(plan),
       vocab_size(m.config().vocab_size),
       kv(c.kv, plan.num_pages, c.page_size, plan.kv_page_bytes),
-      storage(o, m.kv_shape(), c.page_size, plan.num_pages),
-      tiers(KvTiers::make(c.tiers, o, storage)),
+      storage(o, m.kv_shape(), c.page_size, plan.num_pages, code_shape(c)),
+      tiers(KvTiers::make(tiers_config(c), o, storage)),
+      selector(make_selector({.ops = o, .config = c.selection, .maps = c.maps.get()})),
       scheduler(scheduler_config(c, vocab_size), kv, tiers.get()),
       batch(c.page_size, c.max_step_tokens, c.max_running, scheduler_config(c, vocab_size).max_logit_rows,
             (plan.max_context + c.page_size - 1) / c.page_size),
@@ -152,12 +173,15 @@ void Engine::State::run_step() {
     scheduler.commit(plan);
     if (tiers) tiers->move(plan.promotions);
     storage.copy_pages(plan.copies);
-    const Step step = batch.build(plan);
+    Step step = batch.build(plan, config.selection);
+    step.selector = selector.get();
+    if (!selector) step.selections = {};
     const double begin = now_seconds();
     model.forward(step, storage.layers(), logits->as<float>());
     if (!ops.on_host())
       ops.download(host_logits.data(), logits->data, step.logit_rows.size() * vocab_size * sizeof(float));
     measure(now_seconds() - begin);
+    account();
     plan.promotions.clear();
   } catch (const std::exception& e) {
     return abort_step(e.what());
@@ -208,6 +232,16 @@ void Engine::State::measure(double forward_s) {
     tiers->measured(prompt_rows, rows, forward_s);
   else if (mostly_prompts(prompt_rows, rows))
     prompt_cost.computed(rows, forward_s);
+}
+
+/// What selected positions read goes to their requests.
+void Engine::State::account() {
+  if (!selector) return;
+  for (size_t i = 0; i < plan.items.size(); ++i) {
+    const SelectionAccount& read = selector->accounts()[i];
+    plan.items[i].sequence->request->selection.add(read);
+    counters.selection.add(read);
+  }
 }
 
 /// Where prompts' pages came from. A page that is in place costs no time.
@@ -346,6 +380,7 @@ void Engine::State::emit(RequestState& request, Sequence* sequence, Output&& out
   }
   if (output.finish != FinishReason::kNone && --request.num_unfinished == 0) {
     output.request_done = true;
+    output.selection = request.selection;
     observer->on_finish(now_seconds() - request.arrival_time, request.num_prompt, request.num_generated,
                         reason_name(output.finish));
     done.push_back(request.id);

@@ -12,6 +12,7 @@
 #include "engine/scheduler.h"
 #include "kv/kv_storage.h"
 #include "kv/tiers/kv_tiers.h"
+#include "select/policies.h"
 
 namespace tinyserve {
 
@@ -46,6 +47,7 @@ struct Engine::State : PrefixListener {
   KvManager kv;
   KvStorage storage;
   std::unique_ptr<KvTiers> tiers;  // null: none
+  std::unique_ptr<Selector> selector;  // null: all attention is dense
   Scheduler scheduler;
   Batch batch;
   Sampler sampler;
@@ -64,6 +66,7 @@ struct Engine::State : PrefixListener {
   State(Model& model, ops::Ops& ops, const TokenText& texts, const EngineConfig& config, EngineObserver* observer,
         const MemoryPlan& memory);
   void measure(double forward_s);
+  void account();
   TierAccess tier_access() const;
   Sequence& add_choice(RequestState& request, int32_t index, ChoiceHistory history);
   const float* advance(const StepItem& item, const float* rows);

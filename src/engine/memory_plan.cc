@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "select/policies.h"
 
 namespace tinyserve {
 namespace {
@@ -61,8 +62,13 @@ int64_t available_memory() {
   return std::min(system > 0 ? system : int64_t{1} << 30, control_group_left());
 }
 
+CodeShape code_shape(const EngineConfig& config) {
+  if (!find_policy(config.selection.policy).codes || !config.maps) return {};
+  return {.layers = config.maps->coded_layers(), .values = config.selection.value_codes};
+}
+
 MemoryPlan plan_memory(const KvShape& shape, int32_t model_max_positions, int64_t weight_bytes,
-                       const EngineConfig& config, int64_t available_bytes) {
+                       const EngineConfig& config, int64_t available_bytes, const CodeShape& codes) {
   if (config.page_size < 1 || config.page_size > 256)
     throw InputError(fmt::format("page size must be between 1 and 256 tokens, got {}", config.page_size));
   if (config.max_running < 1 || config.max_running > 65536)
@@ -77,7 +83,8 @@ MemoryPlan plan_memory(const KvShape& shape, int32_t model_max_positions, int64_
   plan.weight_bytes = weight_bytes;
   plan.available_bytes = available_bytes;
   plan.kv_token_bytes = shape.token_bytes();
-  plan.kv_page_bytes = plan.kv_token_bytes * config.page_size;
+  plan.code_page_bytes = codes.page_bytes(shape);
+  plan.kv_page_bytes = plan.kv_token_bytes * config.page_size + plan.code_page_bytes;
   const int64_t context = config.max_context > 0 ? config.max_context : model_max_positions;
   const int64_t pages_per_request = (context + config.page_size - 1) / config.page_size;
   int64_t pages = config.num_pages;

@@ -4,6 +4,7 @@
 
 #include "kv/kv_report.h"
 #include "kv/tiers/tier_stats.h"
+#include "select/selector.h"
 
 namespace tinyserve {
 
@@ -30,6 +31,7 @@ struct EngineStats {
   FragmentationReport fragmentation;
   CompactionStats compaction;
   TierStats tiers;  ///< all 0 without tiers
+  SelectionAccount selection;  ///< of all requests
 };
 
 /// Hears about times as they happen, on the engine's thread; must not block. Seconds.

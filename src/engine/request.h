@@ -9,6 +9,8 @@
 #include <variant>
 #include <vector>
 
+#include "select/selector.h"
+
 namespace tinyserve {
 
 /// How tokens are picked. Ranges are checked by validate() (sampling_params.h) before anything is allocated.
@@ -66,6 +68,8 @@ struct Output {
   std::vector<TokenLogprob> prompt_logprobs;  ///< [prompt_tokens - 1] when asked for
   /// Set on the output that ends the whole request (all choices done).
   bool request_done = false;
+  /// With it: what the request's answers read beyond the length from which they attend by selection; reads == 0: nothing.
+  SelectionAccount selection = {};
 };
 
 /// Called on the engine's thread, in order; must neither block nor call back into the engine.

@@ -57,6 +57,7 @@ struct RequestState {
   int32_t cached_tokens = 0;                       ///< of the prompt, found in the prefix cache
   int32_t num_unfinished = 0;                      ///< choices
   int64_t num_generated = 0;                       ///< tokens, over all choices
+  SelectionAccount selection;                      ///< what they read
   std::vector<TokenLogprob> prompt_logprobs;       ///< so far, until they go out with the first output
   int32_t num_scored = 0;                          ///< prompt positions whose logits have been taken
   std::vector<std::unique_ptr<Sequence>> choices;  ///< [1] until the prompt is computed, then [n]
