@@ -12,6 +12,7 @@
 #include "cli/flags.h"
 #include "cli/local_server.h"
 #include "cli/model_runtime.h"
+#include "cli/selection_setup.h"
 #include "cli/units.h"
 
 namespace tinyserve::cli {
@@ -42,6 +43,7 @@ void add_latency(CLI::App& bench, Action& action) {
             "Make the depth without prefilling it: copy the K/V pages of a 512-token prompt into every page (time does not "
             "depend on their values; each page is its own memory)")
       .text("--json", f->o.json, "FILE", "Write the report there; - is stdout");
+  add_selection_flags(work, f->o.selection);
   add_log_flag(work);
   FlagGroup model(app, "Model");
   add_model_flags(model, f->model);

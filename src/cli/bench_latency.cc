@@ -13,6 +13,7 @@
 #include "cli/bench_report.h"
 #include "cli/model_runtime.h"
 #include "cli/progress.h"
+#include "cli/selection_setup.h"
 #include "cli/step_driver.h"
 
 namespace tinyserve::cli {
@@ -97,6 +98,8 @@ void print_case(const Json& r) {
                d["ms_per_step_best_median"].get<double>(), ms["p50"].get<double>(), ms["p90"].get<double>(),
                ms["p99"].get<double>(), d["tokens_per_s_best"].get<double>(), d["bytes_per_token"].get<double>() / 1e6,
                d["of_read_bandwidth_best"].get<double>() * 100, "read bandwidth");
+    if (d.contains("selection"))  // bytes are those of dense attention: what was not read counts as speed
+      fmt::print(" ({}: 1/{:.1f} of K/V read)", d["selection"]["policy"].get<std::string>(), 1 / d["selection"]["bytes_share"].get<double>());
   }
   fmt::print("\n");
   std::fflush(stdout);
@@ -128,7 +131,8 @@ int run_latency(ModelRuntime& runtime, const LatencyOptions& o) {
   const int32_t max_batch = *std::max_element(o.batches.begin(), o.batches.end());
   const int32_t max_depth = *std::max_element(o.depths.begin(), o.depths.end());
   const int32_t max_context = max_depth + *std::max_element(o.input_lens.begin(), o.input_lens.end()) + o.output_len;
-  StepDriver driver(runtime.model(), runtime.ops(), max_batch, max_context, o.chunk);
+  const auto maps = obtain_maps(runtime, o.selection.maps_file, find_policy(o.selection.policy).codes);
+  StepDriver driver(runtime.model(), runtime.ops(), max_batch, max_context, o.chunk, o.selection, maps.get());
   if (o.fake_kv && max_depth > 0) driver.fill_by_copy(kFakePrompt);
   std::vector<int32_t> filled(static_cast<size_t>(max_batch), 0);
 
@@ -142,11 +146,13 @@ int run_latency(ModelRuntime& runtime, const LatencyOptions& o) {
         have = std::max(have, c.depth);
       }
       const Times times = measure(driver, c, o, progress);
+      const SelectionAccount read = driver.take_account();
       // The machine's speed drifts: the ceiling of this case is what memory gives right after it, or has given before.
       probe.measure();
       Json r = {{"depth", c.depth}, {"batch", c.batch}, {"input_len", c.input_len}, {"output_len", o.output_len}};
       if (c.input_len > 0) r["prefill"] = prefill_report(c, times);
       if (o.output_len > 0) r["decode"] = decode_report(runtime, c, o, times, probe.best());
+      if (read.reads > 0) r["decode"]["selection"] = {{"policy", o.selection.policy}, {"bytes_share", read.bytes / read.dense_bytes}};
       progress.clear();
       print_case(r);
       results.push_back(std::move(r));

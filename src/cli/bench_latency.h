@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "select/selection_config.h"
+
 namespace tinyserve::cli {
 
 class ModelRuntime;
@@ -17,6 +19,7 @@ struct LatencyOptions {
   int32_t warmup = 1;                        ///< iterations thrown away
   int32_t iterations = 3;
   bool fake_kv = false;  ///< make the depth by copying the K/V pages of a 512-token prefill
+  SelectionConfig selection;  ///< of decoded tokens
   std::string json;      ///< file for the report; empty: none
 };
 

@@ -13,6 +13,7 @@
 #include "cli/bench_report.h"
 #include "cli/model_runtime.h"
 #include "cli/progress.h"
+#include "cli/selection_setup.h"
 #include "text/tokenizer.h"
 
 namespace tinyserve::cli {
@@ -45,7 +46,7 @@ int run_throughput(ModelRuntime& runtime, const EngineConfig& base_config, const
   BandwidthProbe probe(runtime.pool());
   probe.measure();
   fmt::print("{}\n", describe_runtime_line(runtime));
-  EngineConfig config = base_config;
+  EngineConfig config = engine_config_for(runtime, base_config);
   config.max_queued = std::max(config.max_queued, o.requests);
   if (config.max_context == 0) config.max_context = std::min(runtime.model().config().max_positions, o.input_len + o.output_len);
   const std::unique_ptr<Tokenizer> tokenizer = Tokenizer::load(runtime.folder());

@@ -16,9 +16,11 @@
 #include "cli/flags.h"
 #include "cli/model_runtime.h"
 #include "cli/progress.h"
+#include "cli/selection_setup.h"
 #include "eval/perplexity.h"
 #include "eval/task.h"
 #include "eval/task_run.h"
+#include "select/policies.h"
 #include "text/tokenizer.h"
 
 namespace tinyserve::cli {
@@ -38,6 +40,8 @@ struct EvalFlags {
   std::vector<std::string> text;
   int32_t count = 0, questions = 1, decode = 0;
   std::optional<uint64_t> seed;
+  std::vector<int32_t> budgets{SelectionConfig().budget};
+  SelectionConfig selection{.from = 0};  // measured wherever it is asked for
 };
 
 std::vector<std::string> names_of(const std::string& flag, const std::string& list, const std::vector<std::string>& known) {
@@ -102,14 +106,15 @@ struct Work {
   std::vector<eval::Task> tasks;
 };
 
-std::vector<TaskReport> run_work(eval::SequenceRunner& runner, const std::vector<Work>& works, const std::vector<eval::ReadPolicy>& policies) {
+std::vector<TaskReport> run_work(eval::SequenceRunner& runner, const std::vector<Work>& works, const std::vector<eval::ReadPolicy>& policies,
+                                 const eval::Selectors& selectors) {
   std::vector<TaskReport> reports;
   fmt::print("\n{}", task_table_head());
   std::fflush(stdout);
   for (const Work& work : works) {
     Progress progress(fmt::format("{} at context {}: tokens", work.task, work.context), eval::task_tokens(work.tasks, policies.size()));
     runner.on_step = [&progress](int32_t n) { progress.add(n); };
-    reports.push_back({work.task, work.context, eval::run_tasks(runner, kTasks.at(work.task), work.tasks, policies)});
+    reports.push_back({work.task, work.context, eval::run_tasks(runner, kTasks.at(work.task), work.tasks, policies, selectors)});
     runner.on_step = nullptr;
     progress.clear();
     fmt::print("{}", task_table_rows(reports.back()));
@@ -118,21 +123,48 @@ std::vector<TaskReport> run_work(eval::SequenceRunner& runner, const std::vector
   return reports;
 }
 
+/// Each policy with each budget; "full" has none.
+std::vector<eval::ReadPolicy> policies_of(const EvalFlags& f) {
+  std::vector<eval::ReadPolicy> policies;
+  for (const std::string& name : names_of("--policy", f.policies, policy_names(false))) {
+    const Policy& policy = find_policy(name);
+    if (!policy.make) {
+      policies.push_back({.name = name});
+      continue;
+    }
+    for (const int32_t budget : f.budgets)
+      policies.push_back({.name = name, .budget = budget, .coded = policy.codes ? f.selection.coded : 0, .from = f.selection.from, .sees_prompt = policy.prompt});
+  }
+  return policies;
+}
+
 int run(const EvalFlags& f) {
   if (f.text.empty()) throw InputError("--text FILE is missing: the text to measure on, which the model was not trained on");
   const std::vector<std::string> tasks = names_of("--task", f.tasks, {"ppl", "needle", "multineedle", "passkey", "recall"});
-  const std::vector<std::string> policy_names = names_of("--policy", f.policies, {"full"});
   const std::vector<int32_t> contexts = contexts_of(f);
-  std::vector<eval::ReadPolicy> policies;
-  for (const std::string& name : policy_names) policies.push_back({.name = name});
+  const std::vector<eval::ReadPolicy> policies = policies_of(f);
+  const bool codes = std::any_of(policies.begin(), policies.end(), [](const eval::ReadPolicy& p) { return find_policy(p.name).codes; });
   const int32_t decode = f.decode;
+  const bool selects = std::any_of(policies.begin(), policies.end(), [](const eval::ReadPolicy& p) { return p.name != "full"; });
+  if (selects && decode == 0 && std::find(tasks.begin(), tasks.end(), "ppl") != tasks.end())
+    throw InputError("--task ppl without --decode reads text as a prompt, which no policy changes; with --decode 128 it takes steps");
   if (!f.svg.empty() && decode == 0 && tasks == std::vector<std::string>{"ppl"})
     throw InputError("--svg draws what steps after a context read; for running text that is --task ppl with --decode 128");
 
   ModelRuntime runtime(f.model);
   const auto tokenizer = Tokenizer::load(runtime.folder());
   const eval::EvalText text = eval::load_eval_text(*tokenizer, f.text);
-  eval::SequenceRunner runner(runtime.model(), runtime.ops(), runtime.pool(), *std::max_element(contexts.begin(), contexts.end()));
+  const std::shared_ptr<const SelectionMaps> maps = obtain_maps(runtime, f.selection.maps_file, codes);
+  const ModelConfig& model = runtime.model().config();
+  const auto make = [&](const eval::ReadPolicy& p) {
+    SelectionConfig config = f.selection;
+    config.policy = p.name;
+    return make_selector({.ops = runtime.ops(), .config = config, .maps = maps.get(), .num_layers = model.num_layers, .num_heads = model.num_heads,
+                          .head_dim = model.head_dim});
+  };
+  const std::unique_ptr<Selector> writer = codes ? make({.name = "tinyserve"}) : nullptr;
+  eval::SequenceRunner runner(runtime.model(), runtime.ops(), runtime.pool(), *std::max_element(contexts.begin(), contexts.end()),
+                              maps ? CodeShape{.layers = maps->coded_layers(), .values = f.selection.value_codes} : CodeShape{});
   const eval::TaskMaker maker(*tokenizer, text, f.seed.value_or(1), decode);
   std::vector<Work> works;
   for (const std::string& task : tasks)
@@ -143,7 +175,7 @@ int run(const EvalFlags& f) {
   Json rows = Json::array();
   if (decode == 0 && std::find(tasks.begin(), tasks.end(), "ppl") != tasks.end()) rows = run_perplexity(runner, text, f, contexts);
   std::vector<TaskReport> reports;
-  if (!works.empty()) reports = run_work(runner, works, policies);
+  if (!works.empty()) reports = run_work(runner, works, policies, {.make = make, .prompt = writer.get()});
   for (const TaskReport& report : reports)
     for (Json& row : task_json(report)) rows.push_back(std::move(row));
   if (!f.json.empty())
@@ -168,9 +200,11 @@ void add_eval(CLI::App& root, Action& action) {
       .number("--questions", f->questions, 1, 16, "Of those, asked of each context of multineedle and recall; its prompt is computed once")
       .number("--decode", f->decode, 0, 1 << 20, "Of ppl: score the last N tokens of contexts from anywhere in the text, one step each", "half of every chunk")
       .number("--seed", f->seed, "Of the tasks", "1")
-      .text("--policy", f->policies, "NAME,...", "How steps after the context read its K and V; one row for each")
+      .text("--policy", f->policies, "NAME,...", fmt::format("How steps after the context read its K and V, one row for each: {}", fmt::join(policy_names(false), ", ")))
+      .numbers("--budget", f->budgets, 1, 1 << 20, "Tokens that policies other than full read exactly, per step and KV head; one row for each")
       .text("--json", f->json, "FILE", "Write the results there; - is stdout", "none")
       .text("--svg", f->svg, "FILE", "Draw quality against bytes read there", "none");
+  add_selection_detail_flags(work, f->selection);
   add_log_flag(work);
   FlagGroup model(app, "Model");
   add_model_flags(model, f->model);

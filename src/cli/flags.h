@@ -89,5 +89,6 @@ void add_bench(CLI::App& root, Action& action);
 void add_info(CLI::App& root, Action& action);
 void add_replay(CLI::App& root, Action& action);
 void add_eval(CLI::App& root, Action& action);
+void add_learn(CLI::App& root, Action& action);
 
 }  // namespace tinyserve::cli

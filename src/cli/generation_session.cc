@@ -18,6 +18,7 @@
 #include "cli/line_reader.h"
 #include "cli/text_parts.h"
 #include "cli/units.h"
+#include "cli/selection_setup.h"
 #include "engine/engine_thread.h"
 
 namespace tinyserve::cli {
@@ -51,7 +52,7 @@ void write_out(std::string_view text, bool terminal) {
 
 std::unique_ptr<EngineThread> start_engine(ModelRuntime& runtime, const Tokenizer& tokenizer, const EngineConfig& config) {
   BlockInterrupts block;  // Ctrl-C belongs to the thread that reads the terminal
-  return std::make_unique<EngineThread>(std::make_unique<Engine>(runtime.model(), runtime.ops(), tokenizer, runtime.with_fingerprint(config), nullptr));
+  return std::make_unique<EngineThread>(std::make_unique<Engine>(runtime.model(), runtime.ops(), tokenizer, engine_config_for(runtime, config), nullptr));
 }
 
 }  // namespace

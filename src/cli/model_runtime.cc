@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cli/flags.h"
+#include "cli/selection_setup.h"
 #include "cli/weights_digest.h"
 #include "model/gguf/gguf_model.h"
 
@@ -79,6 +80,7 @@ void add_engine_flags(FlagGroup& group, EngineConfig& config) {
       .bytes("--compaction-budget", config.kv.compaction.bytes_per_step, 0, int64_t{1} << 40,
              "K/V moved between two steps at most, so that sequences and free space are in fewer, longer runs; 0: nothing is",
              "8 MiB, and no more than half a percent of the time");
+  add_selection_flags(group, config.selection);
 }
 
 void add_log_flag(FlagGroup& group) {

@@ -34,6 +34,7 @@ int run_program(int argc, const char* const* argv) {
   add_info(app, action);
   add_replay(app, action);
   add_eval(app, action);
+  add_learn(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {  // --help and --version

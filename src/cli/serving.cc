@@ -5,6 +5,7 @@
 #include "cli/default_sampling.h"
 #include "cli/model_runtime.h"
 #include "cli/text_parts.h"
+#include "cli/selection_setup.h"
 #include "engine/engine_thread.h"
 #include "model/gguf/gguf_model.h"
 #include "server/metrics.h"
@@ -37,7 +38,7 @@ struct Serving::State {
         trace(config.record_trace.empty()
                   ? nullptr
                   : std::make_unique<replay::TraceWriter>(config.record_trace, engine_config.page_size)),
-        engine(std::make_unique<Engine>(runtime.model(), runtime.ops(), *text_parts.tokenizer, runtime.with_fingerprint(engine_config), &metrics)),
+        engine(std::make_unique<Engine>(runtime.model(), runtime.ops(), *text_parts.tokenizer, engine_config_for(runtime, engine_config), &metrics)),
         backend(trace ? std::make_unique<RecordingBackend>(engine, *trace) : std::make_unique<ModelBackend>(engine)),
         text(*text_parts.tokenizer, &text_parts.chat_template),
         server(config, *backend, text, metrics) {}

@@ -5,13 +5,17 @@
 
 namespace tinyserve::cli {
 
-StepDriver::StepDriver(Model& model, ops::Ops& ops, int32_t max_seqs, int32_t max_context, int32_t max_step_tokens)
+StepDriver::StepDriver(Model& model, ops::Ops& ops, int32_t max_seqs, int32_t max_context, int32_t max_step_tokens,
+                       const SelectionConfig& selection, const SelectionMaps* maps)
     : model_(model),
       ops_(ops),
       pages_per_seq_((max_context + kPageSize - 1) / kPageSize),
       max_seqs_(max_seqs),
       max_step_tokens_(std::max(max_step_tokens, max_seqs)),
-      storage_(ops, model.kv_shape(), kPageSize, pages_per_seq_ * max_seqs),
+      storage_(ops, model.kv_shape(), kPageSize, pages_per_seq_ * max_seqs,
+               maps ? CodeShape{.layers = maps->coded_layers(), .values = selection.value_codes} : CodeShape{}),
+      selection_(selection),
+      selector_(make_selector({.ops = ops, .config = selection, .maps = maps})),
       page_table_(static_cast<size_t>(pages_per_seq_) * max_seqs),
       logits_(ops.allocate(sizeof(float) * static_cast<size_t>(model.config().vocab_size) * max_seqs)) {
   std::iota(page_table_.begin(), page_table_.end(), 0);
@@ -27,7 +31,7 @@ void StepDriver::prefill(int32_t seq, int32_t context, int32_t count) {
   }
 }
 
-void StepDriver::decode(int32_t num_seqs, int32_t context) { run(num_seqs, 0, context, 1, true); }
+void StepDriver::decode(int32_t num_seqs, int32_t context) { run(num_seqs, 0, context, 1, true, true); }
 
 void StepDriver::fill_by_copy(int32_t prompt) {
   prompt = std::min(prompt, pages_per_seq_ * kPageSize);
@@ -38,7 +42,7 @@ void StepDriver::fill_by_copy(int32_t prompt) {
   storage_.copy_pages(pairs);
 }
 
-void StepDriver::run(int32_t num_seqs, int32_t first_seq, int32_t context, int32_t query_len, bool logits) {
+void StepDriver::run(int32_t num_seqs, int32_t first_seq, int32_t context, int32_t query_len, bool logits, bool decodes) {
   const int32_t tokens = num_seqs * query_len;
   const auto vocab = static_cast<size_t>(model_.config().vocab_size);
   std::uniform_int_distribution<int32_t> any_token(0, model_.config().vocab_size - 1);
@@ -66,7 +70,12 @@ void StepDriver::run(int32_t num_seqs, int32_t first_seq, int32_t context, int32
   step.layout.page_table_stride = pages_per_seq_;
   step.layout.positions = positions_.data();
   step.layout.slots = slots_.data();
+  step.selector = selector_.get();
+  selections_.assign(static_cast<size_t>(num_seqs), {.from = selection_.from - 1, .exact = selection_.budget, .coded = selection_.coded});
+  if (selector_ && decodes) step.selections = selections_;
   model_.forward(step, storage_.layers(), logits_->as<float>());
+  if (selector_ && decodes)
+    for (const SelectionAccount& read : selector_->accounts()) account_.add(read);
   // As the engine does before it picks tokens; on such a backend this is also what waits for the step to end.
   if (!ops_.on_host()) ops_.download(host_logits_.data(), logits_->data, logit_rows_.size() * vocab * sizeof(float));
 }

@@ -42,18 +42,24 @@ Prediction predict(const float* logits, int32_t vocab_size, int32_t next) {
           .correct = own == max && std::find(logits, logits + next, max) == logits + next};
 }
 
-SequenceRunner::SequenceRunner(Model& model, ops::Ops& ops, ThreadPool& pool, int32_t max_context)
+SequenceRunner::SequenceRunner(Model& model, ops::Ops& ops, ThreadPool& pool, int32_t max_context, const CodeShape& codes)
     : model_(model),
       ops_(ops),
       pool_(pool),
       max_context_(checked(model, max_context)),
       step_rows_(rows_of(model)),
-      storage_(ops, model.kv_shape(), kPageSize, (max_context + kPageSize - 1) / kPageSize),
+      storage_(ops, model.kv_shape(), kPageSize, (max_context + kPageSize - 1) / kPageSize, codes),
       page_table_(static_cast<size_t>((max_context + kPageSize - 1) / kPageSize)),
       logits_(ops.allocate(sizeof(float) * static_cast<size_t>(model.config().vocab_size) * static_cast<size_t>(step_rows_))) {
   std::iota(page_table_.begin(), page_table_.end(), 0);
   if (!ops.on_host()) host_logits_.resize(logits_->size / sizeof(float));
   model.reserve(kStepTokens, step_rows_, 1, max_context);
+}
+
+void SequenceRunner::select(Selector* selector, const SequenceSelection& selection) {
+  selector_ = selector;
+  selection_ = selection;
+  account_ = {};
 }
 
 void SequenceRunner::prefill(std::span<const int32_t> tokens, int32_t begin, int32_t end) {
@@ -73,13 +79,13 @@ std::vector<Prediction> SequenceRunner::prefill_and_score(std::span<const int32_
 std::vector<Prediction> SequenceRunner::decode_and_score(std::span<const int32_t> tokens, int32_t begin, int32_t end) {
   std::vector<Prediction> out;
   for (; begin < end; ++begin) {
-    run(tokens, begin, begin + 1, true);
+    run(tokens, begin, begin + 1, true, true);
     score(tokens, begin, begin + 1, out);
   }
   return out;
 }
 
-void SequenceRunner::run(std::span<const int32_t> tokens, int32_t begin, int32_t end, bool logits) {
+void SequenceRunner::run(std::span<const int32_t> tokens, int32_t begin, int32_t end, bool logits, bool decodes) {
   const int32_t count = end - begin;
   TS_CHECK(begin >= 0 && count > 0 && end <= max_context_ && end <= static_cast<int32_t>(tokens.size()), "a step within the sequence");
   for (int32_t p = begin; p < end; ++p)
@@ -100,9 +106,12 @@ void SequenceRunner::run(std::span<const int32_t> tokens, int32_t begin, int32_t
                  .page_table_stride = static_cast<int32_t>(page_table_.size()),
                  .positions = positions_.data(),
                  .slots = slots_.data()};
+  step.selector = selector_;
+  if (selector_ && decodes) step.selections = {&selection_, 1};
   model_.forward(step, storage_.layers(), logits_->as<float>());
   if (logits && !ops_.on_host())
     ops_.download(host_logits_.data(), logits_->data, sizeof(float) * static_cast<size_t>(count) * static_cast<size_t>(model_.config().vocab_size));
+  if (selector_ && decodes) account_.add(selector_->accounts()[0]);
   if (on_step) on_step(count);
 }
 

@@ -28,7 +28,14 @@ class SequenceRunner {
 
   /// Room for sequences of `max_context` tokens. Calls model.reserve(), so there is one runner to a model. All outlive
   /// it. Throws InputError when max_context is more than the model was made for, or memory is short.
-  SequenceRunner(Model& model, ops::Ops& ops, ThreadPool& pool, int32_t max_context);
+  /// Pages have codes as `codes` says, for selectors that need them.
+  SequenceRunner(Model& model, ops::Ops& ops, ThreadPool& pool, int32_t max_context, const CodeShape& codes = {});
+
+  /// From here on steps run under `selector` (null: dense), which outlives them: it sees what they append, and what
+  /// decode_and_score() computes attends by it where `selection` says. A prompt is always computed densely.
+  void select(Selector* selector, const SequenceSelection& selection = {});
+  /// What selected positions read since select().
+  const SelectionAccount& account() const { return account_; }
 
   /// Computes K/V of positions [begin, end) of `tokens`, those before begin being there. Throws InputError for a token
   /// that the model does not have (as all that follow).
@@ -44,13 +51,16 @@ class SequenceRunner {
   std::function<void(int32_t tokens)> on_step;
 
  private:
-  void run(std::span<const int32_t> tokens, int32_t begin, int32_t end, bool logits);
+  void run(std::span<const int32_t> tokens, int32_t begin, int32_t end, bool logits, bool decodes = false);
   /// Appends what the last step's logits, rows of [begin, end), say.
   void score(std::span<const int32_t> tokens, int32_t begin, int32_t end, std::vector<Prediction>& out);
 
   Model& model_;
   ops::Ops& ops_;
   ThreadPool& pool_;
+  Selector* selector_ = nullptr;
+  SequenceSelection selection_;
+  SelectionAccount account_;
   int32_t max_context_, step_rows_;       // step_rows_: of a step that computes logits
   KvStorage storage_;
   std::vector<int32_t> page_table_, positions_, logit_rows_;

@@ -2,6 +2,8 @@
 // Tasks through a model: each context computed once, then every question under every policy.
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -16,6 +18,15 @@ namespace tinyserve::eval {
 struct ReadPolicy {
   std::string name = "full";
   int32_t budget = 0;  ///< tokens read exactly per KV head and step; 0: the policy has none
+  int32_t coded = 0;   ///< SelectionConfig::coded
+  int32_t from = 0;    ///< SelectionConfig::from
+  bool sees_prompt = false;  ///< Policy::prompt
+};
+
+/// What policies other than "full" need of run_tasks' caller.
+struct Selectors {
+  std::function<std::unique_ptr<Selector>(const ReadPolicy&)> make;  ///< anew for each question
+  Selector* prompt = nullptr;  ///< looks on while contexts are computed, and so writes their codes; null: nobody needs any
 };
 
 struct TaskResult {
@@ -39,6 +50,7 @@ int64_t task_tokens(std::span<const Task> tasks, size_t policies);
 
 /// One result for each policy. An answer is correct when each of its tokens is the model's first choice given those before it,
 /// that is, exactly when greedy generation gives it. Throws as SequenceRunner does.
-std::vector<TaskResult> run_tasks(SequenceRunner& runner, TaskKind kind, std::span<const Task> tasks, std::span<const ReadPolicy> policies);
+std::vector<TaskResult> run_tasks(SequenceRunner& runner, TaskKind kind, std::span<const Task> tasks, std::span<const ReadPolicy> policies,
+                                  const Selectors& selectors = {});
 
 }  // namespace tinyserve::eval

@@ -44,6 +44,7 @@ void Generation::take(size_t prompt_index, Output&& output, std::string& events)
     prompt_logprobs_[prompt_index] = std::move(output.prompt_logprobs);
   }
   if (output.request_done && open_prompts_ > 0) --open_prompts_;
+  if (output.request_done) selection_.add(output.selection);
   if (output.finish == FinishReason::kAbort) {
     aborted_ = true;
     if (abort_reason_.empty()) abort_reason_ = std::move(output.error);
@@ -99,7 +100,7 @@ std::string Generation::event(size_t index, std::string_view text, const std::st
       plan_.include_usage ? ",\"usage\":null" : "");
 }
 
-std::string Generation::usage() const { return dump(usage_json(prompt_tokens_, completion_tokens_, cached_tokens_)); }
+std::string Generation::usage() const { return dump(usage_json(prompt_tokens_, completion_tokens_, cached_tokens_, selection_)); }
 
 std::string Generation::stream_end() const {
   std::string end;

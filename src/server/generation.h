@@ -53,6 +53,7 @@ class Generation {
   int64_t prompt_tokens_ = 0;
   int64_t completion_tokens_ = 0;
   int64_t cached_tokens_ = 0;
+  SelectionAccount selection_;
 };
 
 }  // namespace tinyserve

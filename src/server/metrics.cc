@@ -172,6 +172,13 @@ struct ServerMetrics::State {
       counter("tinyserve:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.");
   prometheus::Counter& preemptions =
       counter("tinyserve:num_preemptions_total", "Times a sequence gave up its pages to be computed again.");
+  prometheus::Counter& selected_reads = counter("tinyserve:selection_reads_total",
+                                               "Times a query read one KV head of a layer by selection instead of densely.");
+  prometheus::Counter& selected_bytes = counter("tinyserve:selection_bytes_total", "Bytes of K, V and codes that these read.");
+  prometheus::Counter& selected_dense =
+      counter("tinyserve:selection_dense_bytes_total", "Bytes of K and V that dense attention would have read in their place.");
+  prometheus::Counter& selected_estimated = counter("tinyserve:selection_estimated_total",
+                                                   "Sum of the shares of attention that were estimated, not read; over selection_reads_total the mean.");
   prometheus::Counter& steps = counter("tinyserve:engine_steps_total", "Steps of the engine.");
   prometheus::Family<prometheus::Counter>& success = prometheus::BuildCounter()
                                                          .Name("tinyserve:request_success_total")
@@ -258,6 +265,16 @@ std::string ServerMetrics::text(const EngineStats& stats, int64_t connections) {
   grow(s.prefix_hits, stats.prefix_hit_tokens, s.last.prefix_hit_tokens);
   grow(s.preemptions, stats.preemptions, s.last.preemptions);
   grow(s.steps, stats.steps, s.last.steps);
+  const auto grow_by = [](prometheus::Counter& counter, double now, double& before) {
+    if (now > before) counter.Increment(now - before);
+    before = std::max(now, before);
+  };
+  SelectionAccount& read = s.last.selection;
+  if (stats.selection.reads > read.reads) s.selected_reads.Increment(static_cast<double>(stats.selection.reads - read.reads));
+  read.reads = std::max(read.reads, stats.selection.reads);
+  grow_by(s.selected_bytes, stats.selection.bytes, read.bytes);
+  grow_by(s.selected_dense, stats.selection.dense_bytes, read.dense_bytes);
+  grow_by(s.selected_estimated, stats.selection.estimated_share, read.estimated_share);
   grow(s.moved, stats.compaction.pages_moved, s.last.compaction.pages_moved);
   grow(s.discarded, stats.compaction.pages_discarded, s.last.compaction.pages_discarded);
   TierStats& before = s.last.tiers;

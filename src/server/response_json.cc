@@ -193,11 +193,19 @@ Json prompt_logprobs_json(const std::vector<TokenLogprob>& tokens, int32_t num_t
   return list;
 }
 
-Json usage_json(int64_t prompt_tokens, int64_t completion_tokens, int64_t cached_tokens) {
-  return {{"prompt_tokens", prompt_tokens},
+Json usage_json(int64_t prompt_tokens, int64_t completion_tokens, int64_t cached_tokens, const SelectionAccount& s) {
+  Json usage = {{"prompt_tokens", prompt_tokens},
           {"completion_tokens", completion_tokens},
           {"total_tokens", prompt_tokens + completion_tokens},
           {"prompt_tokens_details", {{"cached_tokens", cached_tokens}}}};
+  if (s.reads > 0) {
+    const auto mean = [&](double sum) { return sum / static_cast<double>(s.reads); };
+    usage["tinyserve"] = {{"bytes_share", s.bytes / s.dense_bytes},
+                          {"exact_share", mean(s.exact_share)},
+                          {"coded_share", mean(s.coded_share)},
+                          {"estimated_share", mean(s.estimated_share)}};
+  }
+  return usage;
 }
 
 const char* finish_name(FinishReason reason) {

@@ -51,6 +51,24 @@ def test_facts_are_found(run, tmp_path):
     assert svg.startswith("<svg") and "multineedle 1024: wrong answers" in svg and "over dense attention" in svg
 
 
+def test_policies_read_less_and_are_compared(run, tmp_path):
+    text, maps = prose(tmp_path, 200), tmp_path / "maps.json"
+    learnt = run("learn", "--text", text, "--tokens", "2048", "--output", maps)
+    assert learnt.returncode == 0 and "fitted to 2048 tokens" in learnt.stdout, learnt.stderr
+    p = run("eval", "--task", "passkey", "--text", text, "--context", "1k", "--count", "2", "--policy", "full,tinyserve,streaming,quest,snapkv",
+            "--budget", "64", "--coded", "64", "--selection-maps", maps, "--json", tmp_path / "r.json")
+    assert p.returncode == 0, p.stderr
+    rows = {r["policy"]: r for r in json.loads((tmp_path / "r.json").read_text())["results"]}
+    assert list(rows) == ["full", "tinyserve", "streaming", "quest", "snapkv"]
+    assert rows["full"]["bytes_share"] == 1 and all(r["bytes_share"] < 0.5 and r["budget"] == 64 for n, r in rows.items() if n != "full")
+    assert rows["tinyserve"]["correct"] == rows["full"]["correct"] == 2
+    # Whoever looks at the newest tokens alone does not see a key that lies far back.
+    assert rows["streaming"]["loss"] > rows["tinyserve"]["loss"]
+    maps.write_text("{}")
+    broken = run("eval", "--task", "passkey", "--text", text, "--context", "1k", "--policy", "tinyserve", "--selection-maps", maps)
+    assert broken.returncode == 1 and "maps.json" in broken.stderr
+
+
 def test_running_text_decoded_from_a_folder(run, tmp_path):
     prose(tmp_path, 100)
     (tmp_path / "ignored.json").write_text("{}")
@@ -74,6 +92,7 @@ def test_wrong_command_lines(run, tmp_path):
         (["--text", text, "--task", "needle", "--context", "8k"], "give a longer --text"),
         (["--text", text, "--task", "multineedle", "--context", "256"], "--task multineedle: a context of 256 tokens is too short"),
         (["--text", text, "--policy", "magic"], "there is no 'magic'; there are full"),
+        (["--text", text, "--policy", "tinyserve"], "--decode"),
         (["--text", text, "--svg", "x.svg"], "--decode"),
         (["--text", tmp_path / "empty"], "no .txt or .md"),
     ]:
