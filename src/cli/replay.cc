@@ -27,7 +27,7 @@ namespace {
 constexpr const char* kBaseline = "free_queue";  // stands for vLLM, which has nothing but its queue
 
 struct ReplayFlags {
-  std::string trace, policy = std::string(placement_names().front()), compare, json, svg, compaction = "default";
+  std::string trace, policy = std::string(placement_names().front()), compare, json, svg, weights, compaction = "default";
   int64_t pages = 0, requests = 0;
   int32_t jobs = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
   double fill = 0;
@@ -117,6 +117,7 @@ int run(const ReplayFlags& f) {
   const std::vector<std::string> names = policies(f);
   replay::SimulationConfig config = f.simulation;
   config.clock = clock_of(f);
+  if (!f.weights.empty()) config.kv.placement.weights = parse_placement_weights(f.weights);
   config.seed = f.seed.value_or(1);
   const replay::Trace trace = replay::load_trace(f.trace, f.requests);
   fmt::print("trace        {} ({}): {} requests in {}, {} tokens of prompts, {} of answers\n", f.trace, trace.format,
@@ -153,6 +154,7 @@ void add_replay(CLI::App& root, Action& action) {
   add_log_flag(what);
   FlagGroup pool(app, "Pool");
   pool.text("--policy", f->policy, "NAME", "Where pages go")
+      .text("--placement-weights", f->weights, "F1,F2,F3,F4,LAMBDA", "What each term of best_fit's objective counts", "its own")
       .text("--compare", f->compare, "NAME,...", "Several policies side by side, or all", "only --policy's")
       .number("--pages", f->pages, 0, 50'000'000, "Pages of the pool", "by --fill")
       .decimal("--fill", f->fill, 0, 1000, "Size the pool so that the demand of 99% of the time is this share of it", "by --pages")

@@ -12,6 +12,7 @@
 namespace tinyserve {
 
 class PagePool;
+class PlacementObjective;
 
 /// What the pool knows about a request when it asks for places.
 struct PageRequest {
@@ -39,9 +40,6 @@ class PageAllocator {
   virtual void on_put(int32_t /*first*/, int32_t /*count*/) {}
   /// A free cached page lost its content and is empty now.
   virtual void on_forget(int32_t /*page*/) {}
-  /// Whether the coldest cached pages are to be made empty before choose(), until the request and its expected growth
-  /// would fit into empty pages: what is evicted then follows their ranking, and choose() sees where there is room.
-  virtual bool wants_empty_pages() const { return false; }
   /// Whether it wants to hear of single pages in the order in which they are released, too.
   virtual bool wants_releases() const { return false; }
   /// The last reference to `page` went away. Comes before on_put.
@@ -52,6 +50,8 @@ class PageAllocator {
   /// The pages are taken now, and stand after what the sequence had: the time to keep room behind them. The pool's
   /// other books may be changed by nobody but itself.
   virtual void on_allocated(const PageRequest& /*request*/, std::span<const int32_t> /*pages*/) {}
+  /// What it weighs placements by; null: nothing. For tests and reports.
+  virtual const PlacementObjective* objective() const { return nullptr; }
   /// TS_CHECKs that its own books agree with the pool's: state[page] is 0 used, 1 cached, 2 empty. For tests.
   virtual void check_invariants(std::span<const uint8_t> /*state*/) const {}
 };

@@ -9,6 +9,7 @@ namespace tinyserve {
 
 PagePool::PagePool(int32_t num_pages, const PlacementConfig& config)
     : pages_(num_pages),
+      holds_(num_pages),
       heat_half_life_(config.heat_half_life),
       decay_(3 * 2048),
       runs_(num_pages),
@@ -31,9 +32,10 @@ bool PagePool::allocate(const PageRequest& request, std::vector<PageRef>& out) {
   chosen_.resize(request.count);
   if (out.capacity() - out.size() < chosen_.size())  // what may throw comes before the first change
     out.reserve(std::max(2 * out.capacity(), out.size() + chosen_.size()));
-  if (listener_ && allocator_->wants_empty_pages()) reclaim(request.count + request.expected_pages);
   settle();
   allocator_->choose(request, chosen_);
+  constexpr size_t kPagesPerLine = 64 / sizeof(Page);
+  for (size_t i = 0; i < chosen_.size(); i += kPagesPerLine) __builtin_prefetch(&pages_[chosen_[i]], 1);
   const auto& had = request.sequence_pages;
   ++stats_.allocations;
   stats_.pages += request.count;
@@ -47,15 +49,14 @@ bool PagePool::allocate(const PageRequest& request, std::vector<PageRef>& out) {
     take(chosen_[i], static_cast<int32_t>(end - i));
     // All count as used before the first content goes: the listener may forget pages that follow in a chain.
     for (size_t k = i; k < end; ++k) {
-      Page& p = pages_[chosen_[k]];
-      TS_CHECK(p.references == 0, "the allocator chose a used page");
-      p.references = 1;
-      num_cached_ -= p.kept;
+      Hold& hold = holds_[chosen_[k]];
+      TS_CHECK(hold.references == 0, "the allocator chose a used page");
+      hold.references = 1;
+      num_cached_ -= hold.kept;
     }
     for (size_t k = i; k < end; ++k) {
-      Page& p = pages_[chosen_[k]];
-      if (p.kept) evict(chosen_[k]);
-      p = {.owner = request.sequence, .heat = 1, .heated = now_, .references = 1};
+      if (holds_[chosen_[k]].kept) evict(chosen_[k]);
+      pages_[chosen_[k]] = {.owner = request.sequence, .heat = 1, .heated = now_};
       out.push_back(PageRef(this, chosen_[k]));
     }
   }
@@ -63,16 +64,6 @@ bool PagePool::allocate(const PageRequest& request, std::vector<PageRef>& out) {
   stats_.split_allocations += intervals > 1;
   allocator_->on_allocated(request, chosen_);
   return true;
-}
-
-/// Gives up cached pages, the coldest first, until `wanted` pages are empty.
-void PagePool::reclaim(int32_t wanted) {
-  wanted = std::min(wanted, num_free());
-  while (num_free() - num_cached_ < wanted) {
-    const int32_t page = listener_->coldest();
-    if (page < 0) return;  // whoever listens does not rank them
-    discard(page);
-  }
 }
 
 void PagePool::take(int32_t first, int32_t count) {
@@ -84,13 +75,14 @@ void PagePool::take(int32_t first, int32_t count) {
 void PagePool::evict(int32_t page) {
   if (listener_) listener_->on_evict(page);
   ++stats_.evictions;
-  pages_[page].kept = false;
+  holds_[page].kept = 0;
 }
 
 PageRef PagePool::share(int32_t page) {
   Page& p = pages_[page];
-  if (p.references == 0) {
-    TS_CHECK(p.kept, "an empty page has nothing to share");
+  Hold& hold = holds_[page];
+  if (hold.references == 0) {
+    TS_CHECK(hold.kept, "an empty page has nothing to share");
     settle();
     take(page, 1);
     p.heat = decayed(p);
@@ -98,17 +90,16 @@ PageRef PagePool::share(int32_t page) {
     --num_cached_;
     if (listener_) listener_->on_reuse(page);
   }
-  ++p.references;
+  ++hold.references;
   p.heat += 1;
   return PageRef(this, page);
 }
 
 void PagePool::release(int32_t page) {
-  Page& p = pages_[page];
-  TS_CHECK(p.references > 0);
-  if (--p.references > 0) return;
+  Hold& hold = holds_[page];
+  TS_CHECK(hold.references > 0);
+  if (--hold.references > 0) return;
   --num_used_;
-  p.heated = now_;
   if (page + 1 == returned_first_ && returned_first_ < returned_end_) {
     returned_first_ = page;
   } else if (page == returned_end_ && returned_first_ < returned_end_) {
@@ -118,22 +109,24 @@ void PagePool::release(int32_t page) {
     returned_first_ = page;
     returned_end_ = page + 1;
   }
-  num_cached_ += p.kept;
   if (releases_wanted_) allocator_->on_release(page);
-  if (p.kept && listener_) listener_->on_free(page);
+  if (!hold.kept) return;
+  pages_[page].heated = now_;
+  ++num_cached_;
+  if (listener_) listener_->on_free(page);
 }
 
 void PagePool::keep(int32_t page) {
-  TS_CHECK(pages_[page].references > 0, "only a page somebody holds has content worth keeping");
-  pages_[page].kept = true;
+  TS_CHECK(holds_[page].references > 0, "only a page somebody holds has content worth keeping");
+  holds_[page].kept = 1;
 }
 
 void PagePool::forget(int32_t page) {
-  Page& p = pages_[page];
-  if (!p.kept) return;
-  const bool free = p.references == 0;
+  Hold& hold = holds_[page];
+  if (!hold.kept) return;
+  const bool free = hold.references == 0;
   if (free) settle();
-  p.kept = false;
+  hold.kept = 0;
   if (free) {
     --num_cached_;
     allocator_->on_forget(page);
@@ -141,35 +134,33 @@ void PagePool::forget(int32_t page) {
 }
 
 void PagePool::touch(int32_t page) {
-  Page& p = pages_[page];
-  TS_CHECK(p.references > 0, "only a page somebody holds can be used");
-  p.heat += 1;
+  TS_CHECK(holds_[page].references > 0, "only a page somebody holds can be used");
+  pages_[page].heat += 1;
 }
 
 double PagePool::heat_time(int32_t page) const {
   const Page& p = pages_[page];
-  const uint32_t since = p.references > 0 ? now_ : p.heated;
+  const uint32_t since = holds_[page].references > 0 ? now_ : p.heated;
   return since + heat_half_life_ * std::log2(static_cast<double>(p.heat));
 }
 
 void PagePool::relocate(int32_t from, int32_t to) {
-  TS_CHECK(pages_[from].references > 0 && pages_[to].references == 0, "a used page moves to a free one");
+  TS_CHECK(holds_[from].references > 0 && holds_[to].references == 0, "a used page moves to a free one");
   settle();
   take(to, 1);
-  pages_[to].references = 1;
-  num_cached_ -= pages_[to].kept;
-  if (pages_[to].kept) evict(to);
+  holds_[to].references = 1;
+  num_cached_ -= holds_[to].kept;
+  if (holds_[to].kept) evict(to);
   pages_[to] = pages_[from];
-  pages_[from].references = 0;
-  pages_[from].kept = false;
+  holds_[to] = std::exchange(holds_[from], Hold{});
   if (releases_wanted_) allocator_->on_release(from);
   runs_.put(from, 1);
   allocator_->on_put(from, 1);
 }
 
 void PagePool::discard(int32_t page) {
-  TS_CHECK(pages_[page].references == 0, "the content of a used page is not to be overwritten");
-  if (!pages_[page].kept) return;
+  TS_CHECK(holds_[page].references == 0, "the content of a used page is not to be overwritten");
+  if (!holds_[page].kept) return;
   if (listener_) listener_->on_evict(page);
   ++stats_.evictions;
   forget(page);
@@ -180,7 +171,6 @@ void PagePool::check_invariants() const {
   int32_t used = 0, cached = 0;
   std::vector<uint8_t> states(pages_.size());
   for (size_t page = 0; page < pages_.size(); ++page) {
-    TS_CHECK(pages_[page].references >= 0);
     states[page] = static_cast<uint8_t>(state(static_cast<int32_t>(page)));
     used += states[page] == 0;
     cached += states[page] == 1;

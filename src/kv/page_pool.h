@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/huge_pages.h"
 #include "kv/page_allocator.h"
 #include "kv/page_holders.h"
 #include "kv/placement.h"
@@ -98,10 +99,10 @@ class PagePool {
   int32_t num_used() const { return num_used_; }
   int32_t num_cached() const { return num_cached_; }  ///< free, with content
   int32_t num_free() const { return num_pages() - num_used_; }
-  int32_t ref_count(int32_t page) const { return pages_[page].references; }
+  int32_t ref_count(int32_t page) const { return static_cast<int32_t>(holds_[page].references); }
   PageState state(int32_t page) const {
-    const Page& p = pages_[page];
-    return p.references > 0 ? PageState::kUsed : p.kept ? PageState::kCached : PageState::kEmpty;
+    const Hold h = holds_[page];
+    return h.references > 0 ? PageState::kUsed : h.kept ? PageState::kCached : PageState::kEmpty;
   }
   /// The sequence that the page was last allocated for (PageRequest::sequence), whoever shares it now.
   uint64_t owner(int32_t page) const { return pages_[page].owner; }
@@ -121,11 +122,11 @@ class PagePool {
   void keep(int32_t page);
   /// Takes the mark away; a free cached page becomes empty.
   void forget(int32_t page);
-  bool kept(int32_t page) const { return pages_[page].kept; }
+  bool kept(int32_t page) const { return holds_[page].kept; }
   void set_listener(EvictionListener* listener) { listener_ = listener; }
   /// f4 of one page: what the listener says of a cached page, else its heat; nothing for an empty one.
   double price(int32_t page) const {
-    if (!pages_[page].kept) return 0;
+    if (!holds_[page].kept) return 0;
     const float asked = listener_ ? listener_->price(page) : -1;
     return asked >= 0 ? asked : heat(page);
   }
@@ -137,7 +138,7 @@ class PagePool {
   void touch(int32_t page);
   float heat(int32_t page) const {
     const Page& p = pages_[page];
-    return p.references > 0 ? p.heat : decayed(p);
+    return holds_[page].references > 0 ? p.heat : decayed(p);
   }
   /// Ends a step: heat is measured in steps.
   void tick() { ++now_; }
@@ -176,14 +177,15 @@ class PagePool {
   friend class PageRef;
   struct Page {
     uint64_t owner = 0;
-    float heat = 0;            // at `heated`, or since it became free
+    float heat = 0;            // at `heated`, or since it became free with content
     uint32_t heated = 0;       // step; wraps
-    int32_t references = 0;
-    bool kept = false;
+  };
+  struct Hold {  // apart from the rest: giving back pages without content touches nothing else
+    uint32_t references : 31 = 0;
+    uint32_t kept : 1 = 0;
   };
 
   void release(int32_t page);
-  void reclaim(int32_t wanted);
   void settle() const;
   void take(int32_t first, int32_t count);
   void evict(int32_t page);
@@ -194,7 +196,8 @@ class PagePool {
     return heat;
   }
 
-  std::vector<Page> pages_;
+  HugeVector<Page> pages_;
+  HugeVector<Hold> holds_;  // [num_pages] as pages_
   int32_t num_used_ = 0, num_cached_ = 0;
   uint32_t now_ = 0;
   double heat_half_life_;

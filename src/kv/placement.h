@@ -11,13 +11,17 @@
 
 namespace tinyserve {
 
-/// What each term of the objective counts (kv/placement/objective.h).
+/// What each term of the objective counts (kv/placement/objective.h). An adaptive weight of f1 begins as `runs` and follows what
+/// is measured in the pool, such that cutting the longest run, rather than taking one whole, counts as much as `runs_count`
+/// whole requests misplaced.
 struct PlacementWeights {
-  double runs = 0.02;      ///< f1
-  double distance = 0.02;  ///< f2
+  double runs = 10;        ///< f1
+  double distance = 0;     ///< f2
   double fit = 1;          ///< f3
-  double heat = 20;        ///< f4
+  double heat = 0.3;       ///< f4
   double gradient = 1e-4;  ///< lambda
+  bool adaptive = true;
+  double runs_count = 0.3;
 };
 
 struct PlacementConfig {
@@ -26,6 +30,9 @@ struct PlacementConfig {
   /// How fast the heat of a cached page decays: after this many steps a use counts half.
   double heat_half_life = 1000;
 };
+
+/// Five numbers separated by commas, in the order above, which stay as they are. Throws InputError.
+PlacementWeights parse_placement_weights(const std::string& text);
 
 /// Names of all policies, the default first.
 std::span<const std::string_view> placement_names();

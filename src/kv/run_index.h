@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "base/huge_pages.h"
 #include "kv/bit_tree.h"
 
 namespace tinyserve {
@@ -143,8 +144,8 @@ class RunIndex {
 
   int32_t num_pages_;
   BitTree used_;
-  std::vector<int32_t> node_at_;  // [num_pages] handle of the run that starts there; unset elsewhere
-  std::vector<Node> nodes_;       // [num_pages / 2 + 1] never more runs than that
+  HugeVector<int32_t> node_at_;  // [num_pages] handle of the run that starts there; unset elsewhere
+  HugeVector<Node> nodes_;       // [num_pages / 2 + 1] never more runs than that
   int32_t next_node_ = 0;         // nodes from here on were never used
   int32_t spare_ = kNone;         // list of nodes used before
   std::array<std::array<int32_t, kNumClasses>, kNumFamilies> heads_;

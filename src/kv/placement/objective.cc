@@ -1,77 +1,68 @@
 #include "kv/placement/objective.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 
 namespace tinyserve {
-namespace {
-
-/// Sum of 1/(i+1)^2 over the bits i that are set.
-constexpr auto kNearness = [] {
-  std::array<double, 256> sums{};
-  for (int bits = 0; bits < 256; ++bits) {
-    for (int i = 0; i < 8; ++i) {
-      if (bits >> i & 1) sums[bits] += 1.0 / ((i + 1) * (i + 1));
-    }
-  }
-  return sums;
-}();
-constexpr double kNearest = 2 * kNearness[255];  // no f2 is smaller than its negative
-
-bool is_own(const PagePool& pool, const PageRequest& request, int32_t page) {
-  return pool.owner(page) == request.sequence && request.sequence != 0;
-}
-
-}  // namespace
-
 void PlacementObjective::observe(const PageRequest& request) {
   if (!request.sequence_pages.empty()) return;
   const double step = std::max(0.5, median_ / 32);
   if (request.count > median_) median_ += step;
   if (request.count < median_) median_ = std::max(1.0, median_ - step);
+  if (weights_.adaptive) adapt(request);
+}
+
+/// What f1's unit means depends on the pool: the same cut changes it by a millionth in a pool of a million pages. So it
+/// is weighed by the difference that it is seen to make.
+void PlacementObjective::adapt(const PageRequest& request) {
+  constexpr double kMostWeight = 1e9;
+  const RunStatistics runs = pool_.run_statistics();
+  const double free = runs.free_pages, cut = std::min(request.count, runs.largest);
+  if (free <= 0 || cut <= 0) return;
+  const double seen = 2 * cut * (runs.largest - 0.5 * cut) / (free * free);
+  difference_ += (difference_ == 0 ? 1 : 1 / kMemory) * (seen - difference_);
+  weights_.runs = std::min(weights_.runs_count / difference_, kMostWeight);
 }
 
 double PlacementObjective::spread(const RunIndex::Run& run, int32_t count, int32_t left) const {
   const RunIndex& runs = pool_.runs();
-  const double right = run.length - count - left;
   const double free = runs.num_free() - count;
   if (free <= 0) return 0;
-  const double num = runs.num_runs() - 1 + (left > 0) + (right > 0);
-  const double squares = static_cast<double>(runs.sum_of_squares()) - static_cast<double>(run.length) * run.length +
-                         static_cast<double>(left) * left + right * right;
-  return std::max(0.0, num * squares / (free * free) - 1);
+  const double right = run.length - count - left, length = run.length;
+  const double squares =
+      static_cast<double>(runs.sum_of_squares()) - length * length + static_cast<double>(left) * left + right * right;
+  return 1 - squares / (free * free);
 }
 
-double PlacementObjective::nearness(const PageRequest& request, int32_t start) const {
-  const RunIndex& runs = pool_.runs();
+double PlacementObjective::neighbours(const PageRequest& request, const RunIndex::Run& run, int32_t start) const {
   const int32_t end = start + request.count;
-  const uint32_t before = runs.used_before(start), after = runs.used_after(end);
-  double sum = kNearness[before] + kNearness[after];
-  if (request.sequence_pages.empty()) return sum;
-  // The last page of what it had is its own, whoever it was allocated for; of others the owner tells.
-  const int32_t last = request.sequence_pages.back();
-  for (uint32_t bits = before; bits; bits &= bits - 1) {
-    const int32_t d = std::countr_zero(bits) + 1, page = start - d;
-    if (page == last || is_own(pool_, request, page)) sum -= 2.0 / (d * d);
-  }
-  for (uint32_t bits = after; bits; bits &= bits - 1) {
-    const int32_t d = std::countr_zero(bits) + 1, page = end - 1 + d;
-    if (page == last || is_own(pool_, request, page)) sum -= 2.0 / (d * d);
-  }
+  const auto of = [&](int32_t page) {
+    if (request.sequence_pages.empty()) return 1.0;
+    // The last page of what it had is its own, whoever it was allocated for; of others the owner tells.
+    const bool own =
+        page == request.sequence_pages.back() || (request.sequence != 0 && pool_.owner(page) == request.sequence);
+    return own ? -1.0 : 1.0;
+  };
+  double sum = 0;
+  if (start == run.start && start > 0) sum += of(start - 1);
+  if (end == run.end() && end < pool_.num_pages()) sum += of(end);
   return sum;
 }
 
 double PlacementObjective::misfit(const PageRequest& request, const RunIndex::Run& run, int32_t start) const {
   const int32_t end = start + request.count, left = start - run.start, right = run.end() - end;
-  const int32_t room = std::min(right, request.expected_pages);
-  const bool own = left == 0 && !request.sequence_pages.empty() && request.sequence_pages.back() + 1 == start;
-  const int32_t promised = own ? 0 : std::clamp(run.start + run.reserved - start, 0, request.count + room);
-  double pages = request.expected_pages - room + promised;
+  const int32_t room = std::min(right, request.expected_pages), requested = request.count + request.expected_pages;
+  int32_t pages = request.expected_pages - room;
+  if (!request.sequence_pages.empty()) {
+    // What it grows into is its own, and what is behind that was left over before.
+    if (request.sequence_pages.back() + 1 == start && left == 0) return static_cast<double>(pages) / requested;
+    pages += requested;
+  }
+  pages += std::clamp(run.reserved - left, 0, request.count + room);
   const int32_t before = std::max(0, left - run.reserved), behind = right - room;
   if (before < median_) pages += before;
   if (behind < median_) pages += behind;
-  return pages / (request.count + request.expected_pages);
+  if (before > 0 && behind > 0) pages += requested;
+  return static_cast<double>(pages) / requested;
 }
 
 double PlacementObjective::heat(const PageRequest& request, const RunIndex::Run& run, int32_t start) const {
@@ -85,8 +76,15 @@ double PlacementObjective::heat(const PageRequest& request, const RunIndex::Run&
 }
 
 PlacementTerms PlacementObjective::terms(const PageRequest& request, const RunIndex::Run& run, int32_t start) const {
-  return {spread(run, request.count, start - run.start), nearness(request, start), misfit(request, run, start),
+  return {spread(run, request.count, start - run.start), neighbours(request, run, start), misfit(request, run, start),
           heat(request, run, start)};
+}
+
+double PlacementObjective::least_elsewhere(const PageRequest& request) const {
+  const RunIndex& runs = pool_.runs();
+  const double free = std::max(1, runs.num_free() - request.count);
+  const double spread = std::max(0.0, 1 - static_cast<double>(runs.sum_of_squares()) / (free * free));
+  return weights_.runs * spread - 2 * weights_.distance + weights_.fit;
 }
 
 double PlacementObjective::cost(const PageRequest& request, const RunIndex::Run& run, int32_t start,
@@ -95,16 +93,25 @@ double PlacementObjective::cost(const PageRequest& request, const RunIndex::Run&
   PlacementTerms t{};
   t[0] = spread(run, request.count, start - run.start);
   t[2] = misfit(request, run, start);
-  if (weigh(t) - weights_.distance * kNearest > bound) return kInfinity;
-  t[1] = nearness(request, start);
-  if (weigh(t) > bound) return kInfinity;
+  if (weigh(t) - 2 * weights_.distance > bound) return kInfinity;
+  t[1] = neighbours(request, run, start);
   t[3] = heat(request, run, start);
   const double sum = weigh(t);
   if (weights_.gradient == 0 || sum > bound) return sum > bound ? kInfinity : sum;
   const bool back = start > run.start, on = start + request.count < run.end();
   if (!back && !on) return sum;
-  const PlacementTerms before = back ? terms(request, run, start - 1) : t;
-  const PlacementTerms behind = on ? terms(request, run, start + 1) : t;
+  const auto shifted = [&](int32_t by) {
+    PlacementTerms s{spread(run, request.count, start + by - run.start), neighbours(request, run, start + by),
+                     misfit(request, run, start + by)};
+    if (pool_.num_cached() == 0) return s;
+    // What its pages and its room gain and lose at their ends.
+    const int32_t size = request.count + request.expected_pages, first = start + std::min(by, 0),
+                  end = start + size + std::min(by, 0);
+    const double low = pool_.price(first), high = end < run.end() ? pool_.price(end) : 0;
+    s[3] = t[3] + by * (high - low) / size;
+    return s;
+  };
+  const PlacementTerms before = back ? shifted(-1) : t, behind = on ? shifted(1) : t;
   double squares = 0;
   for (size_t i = 0; i < t.size(); ++i) {
     const double g = (behind[i] - before[i]) / (back + on);
