@@ -191,19 +191,19 @@ void Engine::State::run_step() {
   for (const StepItem& item : plan.items) rows = advance(item, rows);
   kv.set_tier_access(tier_access());
   kv.end_step(now);
-  compact(false);
+  compact();
   if (tiers) tiers->end_step(now);
   ++counters.steps;
 }
 
 /// Moves pages between steps, when KvManager thinks that it pays; true when any moved.
-bool Engine::State::compact(bool idle) {
+bool Engine::State::compact() {
   if (config.kv.compaction.bytes_per_step <= 0) return false;
   const double start = now_seconds();
   bool displaced_copied = false;
   try {
     moving_pages = true;
-    const MovePlan& moves = kv.compact(start, idle);
+    const MovePlan& moves = kv.compact(start);
     moving_pages = false;
     if (tiers) tiers->move_down();
     if (!moves.empty()) {

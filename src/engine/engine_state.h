@@ -28,7 +28,7 @@ struct Engine::State : PrefixListener {
   void add(uint64_t id, Request request, OutputSink sink);
   bool plan_step();
   void run_step();
-  bool compact(bool idle);
+  bool compact();
   /// Ends requests after trouble that cannot be laid to one of them: all that were to take part in the step.
   void abort_step(const char* why);
   void abort(RequestState& request, const std::string& error);

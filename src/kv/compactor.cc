@@ -11,10 +11,10 @@ namespace {
 // What a step may look at, so that planning stays cheap beside the step: searches, tables and entries of each search.
 constexpr int32_t kSearchesPerStep = 4, kTablesPerSearch = 16, kEntriesPerSearch = 8192, kIdsPerSearch = 512;
 constexpr int32_t kRunsPerTable = 256;      // boundaries of a table that are looked at
-constexpr int32_t kLargestGap = 512;        // pages between two free runs that may be moved away
+constexpr int32_t kLargestGap = 4096;       // pages beside the longest free run that may be moved away at once
 constexpr size_t kMostChanges = 4096;       // holders of the ends of a run, above which it stays where it is
 constexpr size_t kMostVacated = 1 << 16;
-constexpr int32_t kLongestRest = 1024;      // steps
+constexpr int32_t kLongestRest = 128;       // steps
 
 }  // namespace
 
@@ -48,8 +48,8 @@ bool Compactor::wanted(double total_fragmentation) {
 
 void Compactor::begin_plan() {
   plan_.clear();
-  for (const Undo& u : undo_)
-    if (!u.displaced && vacated_.size() < kMostVacated) vacated_.push_back(u.from);
+  for (auto u = undo_.rbegin(); u != undo_.rend(); ++u)  // taken from the end: what makes room stays in order
+    if (!u->displaced && vacated_.size() < kMostVacated) vacated_.push_back(u->from);
   undo_.clear();
   ++batch_number_;
 }
@@ -105,26 +105,25 @@ bool Compactor::advance(Job& job, int32_t& budget) {
           from, [&](const PageTable& table, int32_t logical) { follows |= logical > 0 && table[logical - 1] == to - 1; });
       if (!follows) return true;
     }
-    const int32_t copies = take_place(from, to);
-    if (copies == 0) return false;
-    budget -= copies;
+    budget -= take_place(from, to);
   }
   return true;
 }
 
-/// Moves one page; returns how many copies that takes, 0: it did not move, there is no place for what is there.
+/// Moves one page; returns how many copies that takes.
 int32_t Compactor::take_place(int32_t from, int32_t to) {
   int32_t copies = 1;
   if (pool_.state(to) == PageState::kCached) {
-    const int32_t empty = empty_page();
-    if (pool_.state(to) == PageState::kCached) {  // else it was the one given up
-      if (empty < 0) return 0;
+    if (const int32_t empty = empty_page(); empty >= 0) {
       relocate_cached(to, empty);
       touch(empty);
       undo_.push_back({to, empty, true});
       plan_.displaced.emplace_back(to, empty);
       ++stats_.pages_displaced;
       ++copies;
+    } else {
+      pool_.discard(to);
+      ++stats_.pages_discarded;
     }
   }
   relocate(from, to);
@@ -143,7 +142,8 @@ void Compactor::move_at_random(int32_t count) {
   for (int32_t tries = 0; count > 0 && tries < 1000; ++tries) {
     const int32_t from = any_page(), to = any_page();
     if (touched(from) || touched(to) || pool_.ref_count(to) > 0 || !movable(from)) continue;
-    if (take_place(from, to)) --count;
+    take_place(from, to);
+    --count;
   }
 }
 
@@ -188,14 +188,7 @@ int32_t Compactor::empty_page() {
     vacated_.pop_back();
     if (pool_.state(page) == PageState::kEmpty && !touched(page)) return page;
   }
-  // The policy's own choice of what to give up next, if it is not empty anyway.
-  const uint64_t evictions = pool_.stats().evictions;
-  scratch_.clear();
-  if (!pool_.allocate({.count = 1}, scratch_)) return -1;
-  const int32_t page = scratch_.front().page();
-  scratch_.clear();
-  stats_.pages_discarded += pool_.stats().evictions - evictions;
-  return touched(page) ? -1 : page;
+  return -1;
 }
 
 bool Compactor::find_job() {
@@ -246,7 +239,7 @@ void Compactor::examine(const PageTable& table) {
     if (b.first > 0 && runs.is_free(b.first - 1) && b.first - runs.run_of(b.first - 1).start >= a.length)
       consider(table, a.logical, a.length, b.first - a.length);
   }
-  const int32_t hole = find_hole(table.size(), -1, -1);
+  const int32_t hole = find_hole(table.size() + promised_behind(pages.back()), -1, {});
   if (hole >= 0) consider(table, 0, table.size(), hole);
 }
 
@@ -302,25 +295,39 @@ double Compactor::win(std::span<const int32_t> pages, int32_t destination) {
   return won;
 }
 
-/// The start of a free run of at least `count` pages, nearly the shortest, with nothing promised; -1: there is none.
-int32_t Compactor::find_hole(int32_t count, int32_t not_this, int32_t nor_this) const {
-  constexpr int32_t kLooks = 16;
+/// Pages kept free behind this one, for the sequence to grow: they are wanted in another place as well.
+int32_t Compactor::promised_behind(int32_t page) const {
   const RunIndex& runs = pool_.runs();
-  int32_t looks = 0;
-  for (int32_t c = runs.next_class(RunIndex::kPlain, RunIndex::class_of(count)); c != RunIndex::kNone;
-       c = runs.next_class(RunIndex::kPlain, c + 1)) {
-    for (int32_t handle = runs.head(RunIndex::kPlain, c); handle != RunIndex::kNone && looks < kLooks;
-         handle = runs.next(RunIndex::kPlain, handle), ++looks) {
-      const RunIndex::Run& run = runs.run(handle);
-      if (run.length >= count && run.start != not_this && run.start != nor_this) return run.start;
-    }
-    if (looks >= kLooks) looks = 0;  // a class with runs that are all too short has a longer one after it
-    if (c + 1 >= RunIndex::kNumClasses) break;
-  }
-  return -1;
+  return page + 1 < pool_.num_pages() && runs.is_free(page + 1) ? runs.run_of(page + 1).reserved : 0;
 }
 
-/// Moves the pages between the longest free run and the next one into holes, if they fit without being torn apart.
+/// Where `count` pages fit: in nearly the shortest free run that has so many, behind what is promised of it, but not the
+/// one that starts at `not_this`, nor one that `taken` jobs move to; -1: there is none.
+int32_t Compactor::find_hole(int32_t count, int32_t not_this, std::span<const Job> taken) const {
+  constexpr int32_t kLooks = 16;
+  const RunIndex& runs = pool_.runs();
+  int32_t best = -1, shortest = 0;
+  for (const RunIndex::Family family : {RunIndex::kPlain, RunIndex::kRest}) {
+    bool found = false;
+    for (int32_t c = runs.next_class(family, RunIndex::class_of(count)); c != RunIndex::kNone && !found;
+         c = c + 1 < RunIndex::kNumClasses ? runs.next_class(family, c + 1) : RunIndex::kNone) {
+      int32_t looks = 0;
+      for (int32_t h = runs.head(family, c); h != RunIndex::kNone && looks < kLooks; h = runs.next(family, h), ++looks) {
+        const RunIndex::Run& run = runs.run(h);
+        const int32_t place = run.start + run.reserved;
+        const auto goes_there = [&](const Job& job) { return job.destination == place; };
+        if (run.usable() < count || run.start == not_this || std::any_of(taken.begin(), taken.end(), goes_there)) continue;
+        found = true;
+        if (best < 0 || run.usable() < shortest) best = place, shortest = run.usable();
+        break;
+      }
+    }
+  }
+  return best;
+}
+
+/// Moves pages that bound the longest free run into holes elsewhere, one run of a sequence after the other, as far as they
+/// fit in one piece each; when that reaches the next free run, it is won as well.
 bool Compactor::find_gap_job() {
   const RunIndex& runs = pool_.runs();
   const RunIndex::Run longest = runs.longest();
@@ -328,46 +335,55 @@ bool Compactor::find_gap_job() {
   double best = config_.min_pay;
   std::vector<Job> jobs, chosen;
   for (const bool above : {true, false}) {
-    int32_t first = above ? longest.end() : longest.start, last = first;  // [first, last) is in use
-    if (above)
-      while (last < pool_.num_pages() && !runs.is_free(last) && last - first < kLargestGap) ++last;
-    else
-      while (first > 0 && !runs.is_free(first - 1) && last - first < kLargestGap) --first;
-    const int32_t gap = last - first, beyond = above ? last : first - 1;
-    if (gap == 0 || beyond < 0 || beyond >= pool_.num_pages() || !runs.is_free(beyond)) continue;
-    const RunIndex::Run other = runs.run_of(beyond);
-    double won = gap + other.length;
     jobs.clear();
-    bool fits = true;
-    for (int32_t page = first, end; fits && page < last; page = end) {
-      Job job;
-      bool joined = true;
-      for (end = page; joined && end < last; ++end) {
-        if (!movable(end)) break;
-        job.pages.push_back(end);
-        joined = false;
-        pool_.holders().for_each(end, [&](const PageTable& table, int32_t logical) {
-          joined |= logical + 1 < table.size() && table[logical + 1] == end + 1;
-        });
+    double won = 0;
+    int32_t moved = 0;
+    for (int32_t next = above ? longest.end() : longest.start - 1; moved < kLargestGap;) {
+      if (next < 0 || next >= pool_.num_pages()) break;
+      if (runs.is_free(next)) {
+        won += runs.run_of(next).length;
+        if (moved > 0 && won / moved > best) best = won / moved, chosen = jobs;
+        break;
       }
+      Job job;
+      joined_from(next, above, job.pages);
       const auto count = static_cast<int32_t>(job.pages.size());
-      job.destination = count > 0 ? find_hole(count, longest.start, other.start) : -1;
-      fits = job.destination >= 0 && std::none_of(jobs.begin(), jobs.end(), [&](const Job& j) {
-               return j.destination == job.destination;  // two for one hole: one too many
-             });
-      if (!fits) break;
-      won += win(job.pages, job.destination);
+      if (count == 0) break;
+      job.destination = find_hole(count + promised_behind(job.pages.back()), longest.start, jobs);
+      if (job.destination < 0) break;
+      next += above ? count : -count;
+      moved += count;
+      won += count + win(job.pages, job.destination);
       jobs.push_back(std::move(job));
+      if (won / moved > best) best = won / moved, chosen = jobs;
     }
-    if (!fits || won / gap <= best) continue;
-    best = won / gap;
-    chosen.swap(jobs);
   }
   if (chosen.empty()) return false;
+  std::reverse(chosen.begin(), chosen.end());  // the one beside the longest run goes first: the last of the list
   jobs_ = std::move(chosen);
   longest_before_ = longest.length;
   ++stats_.jobs;
   return true;
+}
+
+/// The used pages from `page` on, upwards or downwards, that follow each other in some sequence, in rising order; none
+/// when one of them does not move.
+void Compactor::joined_from(int32_t page, bool upwards, std::vector<int32_t>& out) const {
+  const auto follows = [&](int32_t first) {  // some sequence goes on from `first` to the page behind it
+    bool joined = false;
+    pool_.holders().for_each(first, [&](const PageTable& table, int32_t logical) {
+      joined |= logical + 1 < table.size() && table[logical + 1] == first + 1;
+    });
+    return joined;
+  };
+  out.clear();
+  for (const int32_t step = upwards ? 1 : -1;; page += step) {
+    if (!movable(page) || static_cast<int32_t>(out.size()) == kLargestGap) return out.clear();
+    out.push_back(page);
+    const int32_t next = page + step;
+    if (next < 0 || next >= pool_.num_pages() || !follows(std::min(page, next))) break;
+  }
+  if (!upwards) std::reverse(out.begin(), out.end());
 }
 
 }  // namespace tinyserve

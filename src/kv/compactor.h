@@ -27,7 +27,7 @@
 namespace tinyserve {
 
 struct CompactionConfig {
-  int64_t bytes_per_step = int64_t{8} << 20;  ///< moved at most; 0: off
+  int64_t bytes_per_step = int64_t{64} << 20;  ///< moved at most; 0: off
   double time_share = 0.005;  ///< of the time that passes may go into compaction, where it is measured
   double start_descriptors = 1.5, stop_descriptors = 1.1;  ///< mean a sequence
   double start_external = 0.5, stop_external = 0.25;       ///< external fragmentation
@@ -90,7 +90,9 @@ class Compactor {
   void examine(const PageTable& table);
   void consider(const PageTable& table, int32_t logical, int32_t count, int32_t destination);
   double win(std::span<const int32_t> pages, int32_t destination);
-  int32_t find_hole(int32_t count, int32_t not_this, int32_t nor_this) const;
+  int32_t find_hole(int32_t count, int32_t not_this, std::span<const Job> taken) const;
+  int32_t promised_behind(int32_t page) const;
+  void joined_from(int32_t page, bool upwards, std::vector<int32_t>& out) const;
   bool advance(Job& job, int32_t& budget);
   void touch(int32_t page) { batch_[page] = batch_number_; }
   int32_t take_place(int32_t from, int32_t to);

@@ -42,20 +42,19 @@ FragmentationReport KvManager::fragmentation() const {
   return report_fragmentation(config_.fragmentation, pool_, page_size_, page_bytes_, recent_);
 }
 
-const MovePlan& KvManager::compact(double now_s, bool idle) {
+const MovePlan& KvManager::compact(double now_s) {
   constexpr double kMostCredit_s = 0.002;
   constexpr int64_t kFirstBytes = 1 << 20;
-  constexpr int64_t kIdleFactor = 16;
-  const int64_t step_bytes = config_.compaction.bytes_per_step * (idle ? kIdleFactor : 1);
+  const int64_t step_bytes = config_.compaction.bytes_per_step;
   if (step_bytes <= 0) return compactor_.plan(0, 0);
   if (config_.compaction.random_moves > 0) return compactor_.plan(1, 0);
   credit_bytes_ = std::min(credit_bytes_ + step_bytes, std::max(step_bytes, page_bytes_));
   if (last_s_ >= 0) credit_s_ = std::min(credit_s_ + config_.compaction.time_share * (now_s - last_s_), kMostCredit_s);
   last_s_ = now_s;
-  if (credit_s_ < 0 && !idle) return compactor_.plan(0, 0);
+  if (credit_s_ < 0) return compactor_.plan(0, 0);
   int64_t bytes = credit_bytes_;
   // What the time allowed is enough for, at the speed measured; a little before anything is.
-  if (measured_ && !idle)
+  if (measured_)
     bytes = std::min(bytes, bytes_per_s_ > 0 ? static_cast<int64_t>(std::max(credit_s_, 0.0) * bytes_per_s_) : std::max(kFirstBytes, page_bytes_));
   if (credit_s_ >= kMostCredit_s) bytes = std::max(bytes, page_bytes_);  // else a page may be too large for ever
   const auto budget = static_cast<int32_t>(std::min<int64_t>(bytes / page_bytes_, pool_.num_pages()));

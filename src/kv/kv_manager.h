@@ -44,9 +44,9 @@ class KvManager {
   uint64_t num_steps() const { return num_steps_; }
 
   /// Compaction, after end_step() and before the next plan: moves pages in all books and returns which bytes have to be
-  /// copied now, within the budget (`idle`: nothing else is to be done, so more). Then compacted(), or, when copying
-  /// failed, undo_compaction(). Cached content that makes room is announced to the pool's listener before.
-  const MovePlan& compact(double now_s, bool idle = false);
+  /// copied now, within the budget. Then compacted(), or, when copying failed, undo_compaction(). Cached content that makes
+  /// room is announced to the pool's listener before. While nothing runs there is nothing to do: all is one free run.
+  const MovePlan& compact(double now_s);
   /// The copies of the last compact() are done; it all took so long (0: not measured).
   void compacted(double seconds);
   void undo_compaction(bool displaced_copied) { compactor_.undo(displaced_copied); }
