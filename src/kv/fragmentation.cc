@@ -50,6 +50,8 @@ FragmentationReport report_fragmentation(const FragmentationConfig& config, cons
     r.pages_per_run = static_cast<double>(holders.num_entries()) / static_cast<double>(r.descriptors);
     r.bytes_per_run = r.pages_per_run * static_cast<double>(page_bytes);
   }
+  r.growths = pool.stats().growths;
+  r.contiguous_growths = pool.stats().contiguous_growths;
   r.slot_utilisation = pool.num_used() > 0 ? static_cast<double>(holders.filled_slots()) /
                                                  (static_cast<double>(pool.num_used()) * page_size)
                                            : 1;

@@ -26,6 +26,8 @@ struct FragmentationReport {
   int64_t descriptors = 0;  ///< physical runs of all of them
   double descriptors_per_sequence = 0;
   double pages_per_run = 0, bytes_per_run = 0;
+  uint64_t growths = 0, contiguous_growths = 0;  ///< pages added to sequences, since the start; right behind their last page
+  double growth_contiguous() const { return growths > 0 ? static_cast<double>(contiguous_growths) / static_cast<double>(growths) : 1; }
   double slot_utilisation = 0;  ///< filled token slots / slots of used pages; 1 when nothing is used
 };
 

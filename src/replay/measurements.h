@@ -54,6 +54,7 @@ struct Measurements {
   // Means over the samples of the steady state.
   int64_t steady_samples = 0;
   double descriptors_mean = 0, descriptors_p99 = 0;  ///< over running sequences and samples
+  double descriptors_least = 0;  ///< the mean that sharing pages leaves possible: who goes on differently breaks off
   double pages_per_run = 0;                          ///< of running sequences
   double external_fragmentation = 0;
   double slot_utilisation = 0;

@@ -14,6 +14,25 @@ int32_t count_runs(std::span<const int32_t> pages) {
   return runs;
 }
 
+/// Breaks that no placement avoids: of the sequences that go on differently after a page that they share, those of one
+/// successor only can have it right behind. `successors`: (shared page, page after it), one a sequence; sorts.
+int64_t forced_breaks(std::vector<std::pair<int32_t, int32_t>>& successors) {
+  std::sort(successors.begin(), successors.end());
+  int64_t breaks = 0;
+  for (size_t i = 0; i < successors.size();) {
+    int64_t all = 0, most = 0;
+    const int32_t page = successors[i].first;
+    while (i < successors.size() && successors[i].first == page) {
+      int64_t alike = 0;
+      for (const auto pair = successors[i]; i < successors.size() && successors[i] == pair; ++i) ++alike;
+      all += alike;
+      most = std::max(most, alike);
+    }
+    breaks += all - most;
+  }
+  return breaks;
+}
+
 }  // namespace
 
 PoolSampler::PoolSampler(const PagePool& pool, const Scheduler& scheduler, int32_t page_size)
@@ -39,10 +58,12 @@ Sample PoolSampler::take(bool steady) {
 
   ++look_;
   int64_t filled = 0, runs = 0;
+  successors_.clear();
   for (const Sequence* sequence : scheduler_.running()) {
     const auto pages = sequence->pages.pages();
     for (size_t i = 0; i < pages.size(); ++i) {
       const int32_t page = pages[i];
+      if (i + 1 < pages.size() && pool_.ref_count(page) > 1) successors_.emplace_back(page, pages[i + 1]);
       const int32_t here = std::clamp(sequence->num_computed - static_cast<int32_t>(i) * page_size_, 0, page_size_);
       const int32_t before = marks_[page] == look_ ? filled_[page] : 0;  // shared: as far as any of them has it
       marks_[page] = look_;
@@ -56,6 +77,7 @@ Sample PoolSampler::take(bool steady) {
       sequence_pages_ += static_cast<int64_t>(pages.size());
     }
   }
+  if (steady) forced_breaks_ += forced_breaks(successors_);
   if (s.running > 0) s.descriptors = static_cast<double>(runs) / s.running;
   if (s.used > 0) s.slot_utilisation = static_cast<double>(filled) / (static_cast<double>(s.used) * page_size_);
   return s;
@@ -66,6 +88,7 @@ void PoolSampler::summarize(Measurements& out) {
   std::sort(descriptors_.begin(), descriptors_.end());
   const auto total = std::accumulate(descriptors_.begin(), descriptors_.end(), int64_t{0});
   out.descriptors_mean = static_cast<double>(total) / static_cast<double>(descriptors_.size());
+  out.descriptors_least = 1 + static_cast<double>(forced_breaks_) / static_cast<double>(descriptors_.size());
   out.descriptors_p99 = descriptors_[(descriptors_.size() * 99 + 99) / 100 - 1];
   out.pages_per_run = total > 0 ? static_cast<double>(sequence_pages_) / static_cast<double>(total) : 0;
 }

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "replay/measurements.h"
@@ -30,6 +31,8 @@ class PoolSampler {
   uint32_t look_ = 0;
   std::vector<int32_t> descriptors_;  // of every sequence of every steady sample
   int64_t sequence_pages_ = 0;        // in them
+  int64_t forced_breaks_ = 0;         // between them
+  std::vector<std::pair<int32_t, int32_t>> successors_;  // scratch
 };
 
 }  // namespace tinyserve::replay

@@ -25,6 +25,7 @@ const std::vector<Row>& rows() {
   using M = Measurements;
   static const std::vector<Row> kRows = {
       {"descriptors per sequence, mean", "descriptors_mean", [](const M& m) { return m.descriptors_mean; }, 2, false, true},
+      {"the least that sharing allows", "descriptors_least", [](const M& m) { return m.descriptors_least; }, 2},
       {"descriptors per sequence, p99", "descriptors_p99", [](const M& m) { return m.descriptors_p99; }, 0, false, true},
       {"pages per run of a sequence", "pages_per_run", [](const M& m) { return m.pages_per_run; }, 1, false, true},
       {"external fragmentation", "external_fragmentation", [](const M& m) { return m.external_fragmentation; }, 3, false, true},

@@ -24,9 +24,11 @@ std::string page_map_body(const PageMap& map) {
   fmt::format_to(to,
                  R"("fragmentation":{{"spatial":{:.6g},"temporal":{:.6g},"access":{:.6g},"total":{:.6g},"external":{:.6g},)"
                  R"("free_runs":{},"largest_run":{},"sequences":{},"descriptors":{},"descriptors_per_sequence":{:.6g},)"
-                 R"("pages_per_run":{:.6g},"bytes_per_run":{:.6g},"slot_utilisation":{:.6g}}},)",
+                 R"("pages_per_run":{:.6g},"bytes_per_run":{:.6g},"slot_utilisation":{:.6g},)"
+                 R"("growths":{},"contiguous_growths":{}}},)",
                  f.spatial, f.temporal, f.access, f.total, f.external, f.free_runs, f.largest_run, f.sequences,
-                 f.descriptors, f.descriptors_per_sequence, f.pages_per_run, f.bytes_per_run, f.slot_utilisation);
+                 f.descriptors, f.descriptors_per_sequence, f.pages_per_run, f.bytes_per_run, f.slot_utilisation,
+                 f.growths, f.contiguous_growths);
   fmt::format_to(to,
                  R"("compaction":{{"pages_moved":{},"pages_displaced":{},"pages_discarded":{},"pages_won":{:.6g},"jobs":{},)"
                  R"("rests":{},"failed_copies":{},"seconds":{:.6g}}},)",

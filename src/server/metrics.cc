@@ -84,6 +84,9 @@ struct ServerMetrics::State {
   prometheus::Gauge& run_bytes = gauge("tinyserve:kv_bytes_per_run", "Bytes of K/V in such a run, mean.");
   prometheus::Gauge& slots =
       gauge("tinyserve:kv_slot_utilisation", "Filled token slots of the slots of used KV pages, 0 to 1.");
+  prometheus::Counter& growths = counter("tinyserve:kv_growths_total", "Times that a sequence in progress got more pages.");
+  prometheus::Counter& contiguous_growths =
+      counter("tinyserve:kv_growths_contiguous_total", "Of these, those that got the page right behind its last one.");
   prometheus::Counter& moved = counter("tinyserve:kv_compaction_pages_moved_total", "KV pages that compaction moved.");
   prometheus::Counter& discarded =
       counter("tinyserve:kv_compaction_pages_discarded_total", "Cached KV pages given up to make room for such moves.");
@@ -275,6 +278,8 @@ std::string ServerMetrics::text(const EngineStats& stats, int64_t connections) {
   grow_by(s.selected_bytes, stats.selection.bytes, read.bytes);
   grow_by(s.selected_dense, stats.selection.dense_bytes, read.dense_bytes);
   grow_by(s.selected_estimated, stats.selection.estimated_share, read.estimated_share);
+  grow(s.growths, f.growths, s.last.fragmentation.growths);
+  grow(s.contiguous_growths, f.contiguous_growths, s.last.fragmentation.contiguous_growths);
   grow(s.moved, stats.compaction.pages_moved, s.last.compaction.pages_moved);
   grow(s.discarded, stats.compaction.pages_discarded, s.last.compaction.pages_discarded);
   TierStats& before = s.last.tiers;
