@@ -142,13 +142,26 @@ class BestFit final : public PageAllocator {
     const int32_t last = run.end() - request_->count;
     try_at(run, run.start + run.reserved);
     if (request_->expected_pages > 0) try_at(run, last - request_->expected_pages);
-    try_at(run, last);
+    // Without room, promises and content both ends are alike, but that of the pool.
+    if (request_->expected_pages > 0 || run.reserved > 0 || pool_->num_cached() > 0 || run.end() == pool_->num_pages())
+      try_at(run, last);
     // With a useful rest before it, if that leaves less room than the other end would waste.
     if (request_->expected_pages > 0) try_at(run, run.start + run.reserved + useful_rest());
     if (run.reserved == 0) return;
     try_at(run, run.start);
     try_at(run, run.start + 1);                                    // where a shift changes less
     try_at(run, last - request_->expected_pages - useful_rest());  // takes promised pages, but leaves a useful rest
+  }
+
+  /// A run with nothing promised that the request uses up: nothing is better, as long as no content
+  /// counts, since f1 is least where the run is shortest.
+  bool try_exact(int32_t wanted) {
+    const RunIndex& runs = pool_->runs();
+    if (wanted > RunIndex::kExactLengths) return false;
+    const int32_t handle = runs.head(Family::kPlain, RunIndex::class_of(wanted));
+    if (handle == RunIndex::kNone) return false;
+    try_at(runs.run(handle), runs.run(handle).start);
+    return true;
   }
 
   int32_t useful_rest() const { return static_cast<int32_t>(objective_->median_request() + 0.999); }
@@ -193,6 +206,7 @@ class BestFit final : public PageAllocator {
     const int32_t useful = n + room + useful_rest();
     const bool cached = pool_->num_cached() > 0;
     const auto ends = [&](const Run& run) { try_ends(run); };
+    if (!cached && room == 0 && best_start_ < 0 && try_exact(n)) return;
     if (cached) try_coldest();  // first: among equals the page released first goes first
     for (const Family family : {Family::kPlain, Family::kRest, Family::kPromised}) {
       if (runs.last_class(family) == RunIndex::kNone) continue;
