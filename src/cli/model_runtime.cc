@@ -79,7 +79,7 @@ void add_engine_flags(FlagGroup& group, EngineConfig& config) {
               [&config](const std::string& v) { config.kv.prefix.policy = parse_prefix_policy(v); })
       .bytes("--compaction-budget", config.kv.compaction.bytes_per_step, 0, int64_t{1} << 40,
              "K/V moved between two steps at most, so that sequences and free space are in fewer, longer runs; 0: nothing is",
-             "8 MiB, and no more than half a percent of the time");
+             "64 MiB, and no more than half a percent of the time");
   add_selection_flags(group, config.selection);
 }
 
