@@ -11,14 +11,14 @@
 
 namespace tinyserve {
 
-/// What each term of the objective counts (kv/placement/objective.h). An adaptive weight of f1 begins as `runs` and follows what
-/// is measured in the pool, such that cutting the longest run, rather than taking one whole, counts as much as `runs_count`
-/// whole requests misplaced.
+/// What each term of the objective counts (kv/placement/objective.h). An adaptive weight of f1 begins as `runs` and
+/// follows what is measured in the pool, such that cutting the longest run, rather than taking one whole, counts as
+/// much as `runs_count` whole requests misplaced.
 struct PlacementWeights {
   double runs = 10;        ///< f1
   double distance = 0;     ///< f2
   double fit = 1;          ///< f3
-  double heat = 0.3;       ///< f4
+  double heat = 3;         ///< f4
   double gradient = 1e-4;  ///< lambda
   bool adaptive = true;
   double runs_count = 0.3;
