@@ -28,6 +28,7 @@ namespace {
 
 constexpr int32_t kShortest = 16, kLongest = 1 << 24;
 constexpr int32_t kDefaultQuestions = 24, kDefaultSequences = 16;  // of tasks, of running text that is decoded
+constexpr int32_t kDefaultDecode = 128;  // with policies that read less than everything
 const std::map<std::string, eval::TaskKind> kTasks = {{"needle", eval::TaskKind::kNeedle},
                                                       {"multineedle", eval::TaskKind::kMultiNeedle},
                                                       {"passkey", eval::TaskKind::kPasskey},
@@ -40,8 +41,9 @@ struct EvalFlags {
   std::vector<std::string> text;
   int32_t count = 0, questions = 1, decode = 0;
   std::optional<uint64_t> seed;
-  std::vector<int32_t> budgets{SelectionConfig().budget};
-  SelectionConfig selection{.from = 0};  // measured wherever it is asked for
+  std::vector<int32_t> budgets = {256};
+  std::optional<int32_t> coded;
+  SelectionConfig selection{.from = 0};
 };
 
 std::vector<std::string> names_of(const std::string& flag, const std::string& list, const std::vector<std::string>& known) {
@@ -100,21 +102,46 @@ std::vector<eval::Task> make_tasks(const eval::TaskMaker& maker, const std::stri
   return tasks;
 }
 
+/// What is read under each policy and budget. `maps` are null when no policy needs any.
+std::vector<eval::ReadPolicy> read_policies(ModelRuntime& runtime, const EvalFlags& f, const std::vector<std::string>& names,
+                                            const std::shared_ptr<const SelectionMaps>& maps) {
+  std::vector<eval::ReadPolicy> out;
+  const ModelConfig& model = runtime.model().config();
+  for (const std::string& name : names) {
+    const Policy& policy = find_policy(name);
+    if (!policy.make) {
+      out.push_back({.name = name});
+      continue;
+    }
+    SelectionConfig config = f.selection;
+    config.policy = name;
+    const auto make = [&ops = runtime.ops(), config, maps, &model] {
+      return make_selector({.ops = ops, .config = config, .maps = maps.get(), .num_layers = model.num_layers, .num_heads = model.num_heads, .head_dim = model.head_dim});
+    };
+    using Life = eval::ReadPolicy::Life;
+    for (const int32_t budget : f.budgets)
+      out.push_back({.name = name,
+                     .make = make,
+                     .selection = {.from = config.from, .exact = budget, .coded = policy.codes ? f.coded.value_or(2 * budget) : 0},
+                     .life = policy.serves ? Life::kForever : policy.prompt ? Life::kRun : Life::kTask});
+  }
+  return out;
+}
+
 struct Work {
   std::string task;
   int32_t context = 0;
   std::vector<eval::Task> tasks;
 };
 
-std::vector<TaskReport> run_work(eval::SequenceRunner& runner, const std::vector<Work>& works, const std::vector<eval::ReadPolicy>& policies,
-                                 const eval::Selectors& selectors) {
+std::vector<TaskReport> run_work(eval::SequenceRunner& runner, const std::vector<Work>& works, const std::vector<eval::ReadPolicy>& policies) {
   std::vector<TaskReport> reports;
   fmt::print("\n{}", task_table_head());
   std::fflush(stdout);
   for (const Work& work : works) {
-    Progress progress(fmt::format("{} at context {}: tokens", work.task, work.context), eval::task_tokens(work.tasks, policies.size()));
+    Progress progress(fmt::format("{} at context {}: tokens", work.task, work.context), eval::task_tokens(work.tasks, policies));
     runner.on_step = [&progress](int32_t n) { progress.add(n); };
-    reports.push_back({work.task, work.context, eval::run_tasks(runner, kTasks.at(work.task), work.tasks, policies, selectors)});
+    reports.push_back({work.task, work.context, eval::run_tasks(runner, kTasks.at(work.task), work.tasks, policies)});
     runner.on_step = nullptr;
     progress.clear();
     fmt::print("{}", task_table_rows(reports.back()));
@@ -123,48 +150,24 @@ std::vector<TaskReport> run_work(eval::SequenceRunner& runner, const std::vector
   return reports;
 }
 
-/// Each policy with each budget; "full" has none.
-std::vector<eval::ReadPolicy> policies_of(const EvalFlags& f) {
-  std::vector<eval::ReadPolicy> policies;
-  for (const std::string& name : names_of("--policy", f.policies, policy_names(false))) {
-    const Policy& policy = find_policy(name);
-    if (!policy.make) {
-      policies.push_back({.name = name});
-      continue;
-    }
-    for (const int32_t budget : f.budgets)
-      policies.push_back({.name = name, .budget = budget, .coded = policy.codes ? f.selection.coded : 0, .from = f.selection.from, .sees_prompt = policy.prompt});
-  }
-  return policies;
-}
-
 int run(const EvalFlags& f) {
   if (f.text.empty()) throw InputError("--text FILE is missing: the text to measure on, which the model was not trained on");
   const std::vector<std::string> tasks = names_of("--task", f.tasks, {"ppl", "needle", "multineedle", "passkey", "recall"});
+  const std::vector<std::string> chosen = names_of("--policy", f.policies, policy_names(false));
   const std::vector<int32_t> contexts = contexts_of(f);
-  const std::vector<eval::ReadPolicy> policies = policies_of(f);
-  const bool codes = std::any_of(policies.begin(), policies.end(), [](const eval::ReadPolicy& p) { return find_policy(p.name).codes; });
-  const int32_t decode = f.decode;
-  const bool selects = std::any_of(policies.begin(), policies.end(), [](const eval::ReadPolicy& p) { return p.name != "full"; });
-  if (selects && decode == 0 && std::find(tasks.begin(), tasks.end(), "ppl") != tasks.end())
-    throw InputError("--task ppl without --decode reads text as a prompt, which no policy changes; with --decode 128 it takes steps");
+  const bool dense_only = chosen == std::vector<std::string>{"full"};
+  const int32_t decode = f.decode > 0 || dense_only ? f.decode : kDefaultDecode;
   if (!f.svg.empty() && decode == 0 && tasks == std::vector<std::string>{"ppl"})
     throw InputError("--svg draws what steps after a context read; for running text that is --task ppl with --decode 128");
 
   ModelRuntime runtime(f.model);
   const auto tokenizer = Tokenizer::load(runtime.folder());
   const eval::EvalText text = eval::load_eval_text(*tokenizer, f.text);
-  const std::shared_ptr<const SelectionMaps> maps = obtain_maps(runtime, f.selection.maps_file, codes);
-  const ModelConfig& model = runtime.model().config();
-  const auto make = [&](const eval::ReadPolicy& p) {
-    SelectionConfig config = f.selection;
-    config.policy = p.name;
-    return make_selector({.ops = runtime.ops(), .config = config, .maps = maps.get(), .num_layers = model.num_layers, .num_heads = model.num_heads,
-                          .head_dim = model.head_dim});
-  };
-  const std::unique_ptr<Selector> writer = codes ? make({.name = "tinyserve"}) : nullptr;
-  eval::SequenceRunner runner(runtime.model(), runtime.ops(), runtime.pool(), *std::max_element(contexts.begin(), contexts.end()),
-                              maps ? CodeShape{.layers = maps->coded_layers(), .values = f.selection.value_codes} : CodeShape{});
+  const bool coded = std::any_of(chosen.begin(), chosen.end(), [](const std::string& name) { return find_policy(name).codes; });
+  const std::shared_ptr<const SelectionMaps> maps = obtain_maps(runtime, f.selection.maps_file, coded);
+  const CodeShape codes = maps ? CodeShape{.layers = maps->coded_layers(), .values = f.selection.value_codes} : CodeShape{};
+  const std::vector<eval::ReadPolicy> policies = read_policies(runtime, f, chosen, maps);
+  eval::SequenceRunner runner(runtime.model(), runtime.ops(), runtime.pool(), *std::max_element(contexts.begin(), contexts.end()), codes);
   const eval::TaskMaker maker(*tokenizer, text, f.seed.value_or(1), decode);
   std::vector<Work> works;
   for (const std::string& task : tasks)
@@ -175,7 +178,7 @@ int run(const EvalFlags& f) {
   Json rows = Json::array();
   if (decode == 0 && std::find(tasks.begin(), tasks.end(), "ppl") != tasks.end()) rows = run_perplexity(runner, text, f, contexts);
   std::vector<TaskReport> reports;
-  if (!works.empty()) reports = run_work(runner, works, policies, {.make = make, .prompt = writer.get()});
+  if (!works.empty()) reports = run_work(runner, works, policies);
   for (const TaskReport& report : reports)
     for (Json& row : task_json(report)) rows.push_back(std::move(row));
   if (!f.json.empty())
@@ -198,14 +201,23 @@ void add_eval(CLI::App& root, Action& action) {
       .number("--count", f->count, 0, 1 << 24, "Chunks of the text, from its start; questions of a task",
               fmt::format("all chunks, {} questions, {} continuations", kDefaultQuestions, kDefaultSequences))
       .number("--questions", f->questions, 1, 16, "Of those, asked of each context of multineedle and recall; its prompt is computed once")
-      .number("--decode", f->decode, 0, 1 << 20, "Of ppl: score the last N tokens of contexts from anywhere in the text, one step each", "half of every chunk")
+      .number("--decode", f->decode, 0, 1 << 20, "Of ppl: score the last N tokens of contexts from anywhere in the text, one step each",
+              fmt::format("half of every chunk; {} with a --policy other than full", kDefaultDecode))
       .number("--seed", f->seed, "Of the tasks", "1")
-      .text("--policy", f->policies, "NAME,...", fmt::format("How steps after the context read its K and V, one row for each: {}", fmt::join(policy_names(false), ", ")))
-      .numbers("--budget", f->budgets, 1, 1 << 20, "Tokens that policies other than full read exactly, per step and KV head; one row for each")
       .text("--json", f->json, "FILE", "Write the results there; - is stdout", "none")
       .text("--svg", f->svg, "FILE", "Draw quality against bytes read there", "none");
-  add_selection_detail_flags(work, f->selection);
   add_log_flag(work);
+  FlagGroup reads(app, "Selection");
+  std::string policies_help = "How steps after the context read its K and V; one row for each:";
+  for (const Policy& p : policies()) policies_help += fmt::format(" {} ({}),", p.name, p.help);
+  policies_help.pop_back();
+  reads.text("--policy", f->policies, "NAME,...", policies_help)
+      .numbers("--budget", f->budgets, 1, 1 << 20, "Tokens that a policy reads exactly, per query and KV head, beside the first page and the newest; one row for each")
+      .number("--coded", f->coded, 0, 1 << 20, "tinyserve: further tokens whose values are read as 3-bit codes", "twice the budget")
+      .number("--select-from", f->selection.from, 0, 1 << 30, "Contexts of fewer tokens are read whole")
+      .toggle("--value-codes", f->selection.value_codes, "tinyserve: without, --coded tokens' values are read as they are")
+      .text("--selection-maps", f->selection.maps_file, "FILE", "tinyserve: maps of the model's keys",
+            "tinyserve_selection.json beside the model, or fitted once to a built-in text and kept in the cache folder");
   FlagGroup model(app, "Model");
   add_model_flags(model, f->model);
 }

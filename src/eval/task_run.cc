@@ -4,7 +4,6 @@
 #include <chrono>
 
 #include "base/check.h"
-#include "select/choosing_selector.h"
 
 namespace tinyserve::eval {
 namespace {
@@ -14,6 +13,28 @@ std::vector<int32_t> sequence_of(const Task& task, const TaskQuestion& question)
   tokens.insert(tokens.end(), question.tokens.begin(), question.tokens.end());
   return tokens;
 }
+
+/// Of a context's last tokens that a selector of Life::kRun sees computed: more than any policy looks at.
+constexpr int32_t kShown = 512;
+
+int32_t shown_from(int32_t first) { return std::max(0, first - kShown); }
+
+/// Shows what is appended to several selectors; none of them attends.
+class Audience final : public Selector {
+ public:
+  std::vector<Selector*> selectors;
+
+  void begin_step(int32_t num_seqs) override {
+    Selector::begin_step(num_seqs);
+    for (Selector* s : selectors) s->begin_step(num_seqs);
+  }
+  void appended(const AppendedRows& rows) override {
+    for (Selector* s : selectors) s->appended(rows);
+  }
+  void attend(int32_t, const ops::AttentionArgs&, const ops::BatchLayout&, std::span<const ops::SparseRow>) override {
+    TS_CHECK(false, "contexts are computed densely");
+  }
+};
 
 void score(TaskKind kind, std::span<const Prediction> answer, TaskResult& result) {
   const auto right = std::count_if(answer.begin(), answer.end(), [](const Prediction& p) { return p.correct; });
@@ -42,47 +63,61 @@ int32_t first_decoded(const Task& task) {
   return (static_cast<int32_t>(task.context.size()) - 1) / SequenceRunner::kPageSize * SequenceRunner::kPageSize;
 }
 
-int64_t task_tokens(std::span<const Task> tasks, size_t policies) {
+int64_t task_tokens(std::span<const Task> tasks, std::span<const ReadPolicy> policies) {
   int64_t n = 0;
   for (const Task& t : tasks) {
-    n += first_decoded(t);
+    const int32_t first = first_decoded(t);
+    n += first;
     for (const TaskQuestion& q : t.questions)
-      n += static_cast<int64_t>(policies * (t.context.size() + q.tokens.size() - 1 - static_cast<size_t>(first_decoded(t))));
+      for (const ReadPolicy& p : policies)
+        n += static_cast<int64_t>(t.context.size() + q.tokens.size()) - 1 - first + (p.make && p.life == ReadPolicy::Life::kRun ? first - shown_from(first) : 0);
   }
   return n;
 }
 
-std::vector<TaskResult> run_tasks(SequenceRunner& runner, TaskKind kind, std::span<const Task> tasks, std::span<const ReadPolicy> policies,
-                                  const Selectors& selectors) {
+std::vector<TaskResult> run_tasks(SequenceRunner& runner, TaskKind kind, std::span<const Task> tasks, std::span<const ReadPolicy> policies) {
+  using Life = ReadPolicy::Life;
   std::vector<TaskResult> results;
   for (const ReadPolicy& p : policies) results.push_back({.policy = p});
-  std::vector<SelectionAccount> read(policies.size());
+  std::vector<std::shared_ptr<Selector>> selectors(policies.size());  // null for those that read everything or are made later
+  const auto make = [&](Life life) {  // one for all budgets of a policy
+    for (size_t i = 0; i < policies.size(); ++i) {
+      if (!policies[i].make || policies[i].life != life) continue;
+      const size_t same = static_cast<size_t>(std::find_if(policies.begin(), policies.end(), [&](const ReadPolicy& p) { return p.name == policies[i].name; }) - policies.begin());
+      selectors[i] = same < i ? selectors[same] : policies[i].make();
+    }
+  };
+  make(Life::kForever);
+  Audience lasting;
+  for (size_t i = 0; i < policies.size(); ++i)
+    if (selectors[i] && std::find(lasting.selectors.begin(), lasting.selectors.end(), selectors[i].get()) == lasting.selectors.end())
+      lasting.selectors.push_back(selectors[i].get());
   for (const Task& task : tasks) {
     const int32_t first = first_decoded(task), end = static_cast<int32_t>(task.context.size());
-    runner.select(selectors.prompt);
+    runner.select(lasting.selectors.empty() ? nullptr : &lasting);
     runner.prefill(task.context, 0, first);
+    make(Life::kTask);
     for (size_t i = 0; i < results.size(); ++i) {
       TaskResult& result = results[i];
+      const ReadPolicy& policy = result.policy;
       for (const TaskQuestion& q : task.questions) {
-        const std::vector<int32_t> tokens = sequence_of(task, q);
-        const std::unique_ptr<Selector> selector = selectors.make ? selectors.make(result.policy) : nullptr;
-        if (result.policy.sees_prompt) {  // the same K and V once more
-          runner.select(selector.get());
-          runner.prefill(task.context, std::max(0, first - PromptWindow::kRows), first);
+        if (policy.make && policy.life == Life::kRun) {
+          selectors[i] = policy.make();
+          runner.select(selectors[i].get());
+          runner.prefill(task.context, shown_from(first), first);
         }
-        runner.select(selector.get(), {.from = std::max(first, result.policy.from - 1), .exact = result.policy.budget, .coded = result.policy.coded});
+        const std::vector<int32_t> tokens = sequence_of(task, q);
+        runner.select(selectors[i].get(), policy.selection);
         const auto start = std::chrono::steady_clock::now();
         const std::vector<Prediction> said = runner.decode_and_score(tokens, first, static_cast<int32_t>(tokens.size()) - 1);
         result.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        read[i].add(runner.account());
-        runner.select(nullptr);
-        // said[i] is about token first + i + 1.
+        result.account.add(runner.account());
+        // The n-th prediction is about token first + n + 1.
         score(kind, std::span(said).subspan(static_cast<size_t>(end + q.answer.begin - 1 - first), static_cast<size_t>(q.answer.end - q.answer.begin)), result);
       }
     }
   }
-  for (size_t i = 0; i < results.size(); ++i)
-    if (read[i].reads > 0) results[i].bytes_share = read[i].bytes / read[i].dense_bytes;
+  runner.select(nullptr);
   return results;
 }
 

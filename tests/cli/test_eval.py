@@ -1,6 +1,7 @@
 """tinyserve eval: tables, files and errors as a person meets them."""
 import json
 import math
+import os
 
 
 def prose(tmp_path, sentences=60):
@@ -78,6 +79,25 @@ def test_running_text_decoded_from_a_folder(run, tmp_path):
     assert {k: a[k] for k in a if k != "seconds"} == {k: b[k] for k in b if k != "seconds"} and a["loss"] != c["loss"]
 
 
+def test_policies(run, tmp_path):
+    text = prose(tmp_path, 200)
+    p = run("eval", "--task", "multineedle,ppl", "--text", text, "--context", "1k", "--count", "2", "--questions", "2", "--decode", "32",
+            "--policy", "full,streaming,quest,tinyserve", "--budget", "64,128", "--json", tmp_path / "r.json", "--svg", tmp_path / "r.svg",
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert p.returncode == 0, p.stderr
+    rows = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert [(r["task"], r["policy"], r["budget"]) for r in rows] == [
+        (t, *p) for t in ("multineedle", "ppl")
+        for p in [("full", None), ("streaming", 64), ("streaming", 128), ("quest", 64), ("quest", 128), ("tinyserve", 64), ("tinyserve", 128)]]
+    for r in rows:
+        assert r["bytes_share"] == 1 if r["policy"] == "full" else 0.05 < r["bytes_share"] < 0.9
+        if r["policy"] != "full":
+            assert math.isclose(r["bytes"] / r["dense_bytes"], r["bytes_share"]) and "loss_over_full" in r
+    found = {(r["policy"], r["budget"]): r["correct"] for r in rows if r["task"] == "multineedle"}
+    assert found["full", None] == 2
+    assert (tmp_path / "r.svg").read_text().count("<circle") == 2 * 7
+
+
 def test_wrong_command_lines(run, tmp_path):
     text = prose(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -92,7 +112,6 @@ def test_wrong_command_lines(run, tmp_path):
         (["--text", text, "--task", "needle", "--context", "8k"], "give a longer --text"),
         (["--text", text, "--task", "multineedle", "--context", "256"], "--task multineedle: a context of 256 tokens is too short"),
         (["--text", text, "--policy", "magic"], "there is no 'magic'; there are full"),
-        (["--text", text, "--policy", "tinyserve"], "--decode"),
         (["--text", text, "--svg", "x.svg"], "--decode"),
         (["--text", tmp_path / "empty"], "no .txt or .md"),
     ]:
