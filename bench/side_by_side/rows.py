@@ -119,7 +119,8 @@ def published_server_row():
 
 
 def published_startup_row(id, title, model):
-    points = [Point("to the first answer", "s", True, target=1.0), Point("resident beyond file and K/V pool", "MB", True, limit=150.0)]
+    points = [Point("to the first answer", "s", True, target=1.0), Point("resident beyond file and K/V pool", "MB", True, limit=150.0),
+              Point("at the worst moment", "MB", True)]
 
     def measure(side, sides):
         with RunningServer(side, model, 8, 1024) as server:
@@ -131,7 +132,8 @@ def published_startup_row(id, title, model):
             # Only pages that were used are resident, and a file that is mapped only where it was read.
             used_pages = min(plan["num_pages"], 9 * 34)
             expected = side.models[model].stat().st_size + used_pages * plan["kv_page_bytes"]
-            return {"to the first answer": (startup_s, 0), "resident beyond file and K/V pool": ((server.peak_memory() - expected) / 1e6, 0)}
+            return {"to the first answer": (startup_s, 0), "resident beyond file and K/V pool": ((server.memory("VmRSS:") - expected) / 1e6, 0),
+                    "at the worst moment": ((server.peak_memory() - expected) / 1e6, 0)}
 
     return Row(id, title, False, 60, points, measure)
 

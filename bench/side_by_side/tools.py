@@ -87,7 +87,7 @@ class Ours:
 
     def prefill(self, model, lengths):
         r = self.report(["latency", *self.flags(model, False), "--input-len", ",".join(map(str, lengths)), "--output-len", 0,
-                         "--iterations", 1, "--warmup", 1 if max(lengths) <= 4096 and model == "tiny" else 0], 900)
+                         "--iterations", 1, "--warmup", 1 if max(lengths) <= 4096 and model != "1b" else 0], 900)
         return {x["input_len"]: x["prefill"]["tokens_per_s_best"] for x in r["results"]}
 
     def batched(self, model, context, batches, tokens):
@@ -122,6 +122,11 @@ class LlamaCpp:
         return self.peers / f"gguf/{name}-{'q8_0' if int8 else 'bf16'}.gguf"
 
     def decode(self, model, int8, depths, tokens):
+        if "gemma" in model:  # its state is of two caches, which deep_decode cannot repeat: a real prefill, and the best mean of three
+            out = run([self.bin / "llama-bench", "-m", self.gguf(model, int8), "-t", self.threads, "-fa", 1, "-p", 0, "-n", tokens,
+                       "-d", ",".join(map(str, depths)), "-r", 3, "-o", "jsonl"], 900)
+            rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+            return {r["n_depth"]: (min(r["samples_ns"]) / 1e6 / tokens, 0) for r in rows}
         out = run([self.peers / "deep_decode", self.gguf(model, int8), self.threads, tokens, 1, ",".join(map(str, depths))], 900)
         rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
         return {r["depth"]: (r["ms_per_token"], 0) for r in rows}
@@ -129,7 +134,7 @@ class LlamaCpp:
     def prefill(self, model, lengths):
         out = run([self.bin / "llama-bench", "-m", self.gguf(model, False), "-t", self.threads, "-fa", 1, "-ctk", "f16", "-ctv", "f16",
                    "-p", ",".join(map(str, lengths)), "-n", 0, "-r", 1, "-o", "jsonl",
-                   *([] if max(lengths) <= 4096 and model == "tiny" else ["--no-warmup"])], 900)
+                   *([] if max(lengths) <= 4096 and model != "1b" else ["--no-warmup"])], 900)
         rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
         return {r["n_prompt"]: max(r["samples_ts"]) for r in rows}
 
@@ -229,9 +234,13 @@ class RunningServer:
         return json.load(urllib.request.urlopen(self.url + "/v1/models", timeout=10))["data"][0]["id"]
 
     def peak_memory(self):
-        """Bytes resident at the worst moment so far (VmHWM), file pages of the mapped model included."""
+        """Bytes resident at the worst moment so far, file pages of the mapped model included."""
+        return self.memory("VmHWM:")
+
+    def memory(self, field):
+        """Bytes that /proc/PID/status has there."""
         for line in open(f"/proc/{self.process.pid}/status"):
-            if line.startswith("VmHWM:"):
+            if line.startswith(field):
                 return int(line.split()[1]) * 1024
         raise ToolError("the server is gone")
 
