@@ -179,7 +179,7 @@ struct SparseStats {
 ///  2. Key of a token: key(max over g of x - L_g), key(y) = clamp(floor(32 y) + 1023, 0, 1023). T is the largest key
 ///     that at least ceil(tokens / fine_divisor) tokens of the middle reach. A page with a token that reaches T is *fine*: its tokens'
 ///     logits are replaced by those of the fine grade (the same formula, with all bits and fine_error). L_g again, over all
-///     tokens of the middle as they are now.
+///     tokens of the middle as they are now. Beyond 16,384 tokens a backend may find T from a sample of at least 8,192 of them.
 ///  3. By the new keys, the best `exact` tokens of fine pages are read exactly, K and V; the next `coded` have their logits of the fine
 ///     grade and their values' codes (or exact values when there are no codes for values). Of equal keys the earlier is better.
 ///  4. Of each page of the middle, the unread tokens' sum of exp(logit) weighs its mean value; a page where that is less than

@@ -175,6 +175,7 @@ std::vector<SelectionProblem> selection_problems() {
     add({.name = "all_fine", .length = 500, .positions = {499}, .fine_divisor = 1});
     add({.name = "no_sinks", .length = 500, .positions = {499}, .sinks = 0, .recent = 0});
     add({.name = "wide_ends", .length = 500, .positions = {499}, .sinks = 4, .recent = 8});
+    add({.name = "sampled", .heads = 3, .kv_heads = 1, .head_dim = 16, .length = 17000, .positions = {16999}});
     add({.name = "long", .length = 2500, .positions = {2499}, .exact = 64, .coded = 256});
   }
   return list;

@@ -180,7 +180,7 @@ TEST_P(SparseAttention, IsWhatASimulationSays) {
   }
   std::vector<float> k(48 * 16 * d), v(k.size()), q(heads * d);
   for (int32_t i = 0; i < length * d; ++i) k[i] = mean[i % d] + 1.5f * sd[i % d] * uniform(2, i), v[i] = uniform(3, i) + 0.3f;
-  for (int32_t i = 0; i < heads * d; ++i) q[i] = 2 * uniform(4, i);
+  for (int32_t i = 0; i < heads * d; ++i) q[i] = 3 * uniform(4, i);
 
   // The simulation.
   constexpr int32_t begin = 16, middle = 38 * 16;
@@ -284,7 +284,9 @@ TEST_P(SparseAttention, IsWhatASimulationSays) {
                          .fine_divisor = divisor, .out = got.data(), .out_stride = heads * d},
                         {.num_seqs = 1, .num_tokens = 1, .cu_query_lens = cu, .kv_lens = &length, .page_table = table.data(),
                          .page_table_stride = 48, .positions = &last});
-  for (int32_t i = 0; i < heads * d; ++i) EXPECT_NEAR(got[i], want[i], 1e-4) << i;
+  // The cpu backend rounds the weights of coded and mean values to BF16: each term moves by up to 2^-9 of itself, values are below 1.3.
+  const double bound = GetParam() == "ref" ? 1e-4 : 2e-3;
+  for (int32_t i = 0; i < heads * d; ++i) EXPECT_NEAR(got[i], want[i], bound) << i;
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, SparseAttention, testing::Values("ref", "cpu"), [](const auto& i) { return i.param; });

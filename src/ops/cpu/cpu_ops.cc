@@ -9,7 +9,7 @@
 #include "ops/cpu/attention.h"
 #include "ops/cpu/linear.h"
 #include "ops/cpu/row_kernels.h"
-#include "ops/ref/ref_selection.h"
+#include "ops/cpu/selection.h"
 
 namespace tinyserve::ops {
 namespace {
@@ -25,7 +25,7 @@ class CpuOps : public Ops {
  public:
   // The members take the addresses of their kernels here: construct under ScopedIsa(isa).
   CpuOps(ThreadPool& pool, const OpsOptions& options, Isa isa)
-      : pool_(pool), isa_(isa), attention_(pool, isa), linear_(pool, options) {}
+      : pool_(pool), isa_(isa), attention_(pool, isa), selection_(pool, isa), linear_(pool, options) {}
 
   std::string_view name() const override { return "cpu"; }
   std::string description() const override {
@@ -34,6 +34,7 @@ class CpuOps : public Ops {
   }
   void reserve(const Limits& limits) override {
     attention_.reserve(limits);
+    selection_.reserve(limits);
     linear_.reserve(limits);
   }
 
@@ -81,9 +82,9 @@ class CpuOps : public Ops {
   void attention(const AttentionArgs& args, const BatchLayout& batch) override { attention_.run(args, batch); }
 
   bool has_selection() const override { return true; }
-  void encode_pages(const EncodeArgs& args) override { ref::encode_pages(args); }
+  void encode_pages(const EncodeArgs& args) override { selection_.encode(args); }
   void sparse_attention(const SparseAttentionArgs& args, const BatchLayout& batch) override {
-    ref::sparse_attention(args, batch);
+    selection_.attention(args, batch);
   }
 
   void gated_activation(Activation act, const float* x, int64_t x_stride, int64_t rows, int64_t width, float* out,
@@ -154,6 +155,7 @@ class CpuOps : public Ops {
   Isa isa_;
   cpu::RowKernels kernels_;
   cpu::CpuAttention attention_;
+  cpu::CpuSelection selection_;
   CpuLinear linear_;
 };
 

@@ -1,0 +1,79 @@
+// Choosing by keys: thresholds from a histogram, then one pass. Included inside the namespace of each instruction set, after its
+// compare(): bits of the 16 keys that are above, and equal to, a threshold.
+
+// The best `count` of the keys: those above `key`, and of those that equal it the first `at_it`.
+struct Threshold {
+  int32_t key = kNumKeys, at_it = 0;
+};
+
+class Histogram {
+ public:
+  Histogram(const uint16_t* keys, int64_t n) {
+    // Several, or an increment waits for the one before.
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+      ++counts_[0][keys[i]];
+      ++counts_[1][keys[i + 1]];
+      ++counts_[2][keys[i + 2]];
+      ++counts_[3][keys[i + 3]];
+    }
+    for (; i < n; ++i) ++counts_[0][keys[i]];
+  }
+  Threshold best(int64_t count) const {
+    if (count <= 0) return {};
+    int32_t key = kNumKeys - 1;
+    for (;; --key) {
+      const int32_t here = counts_[0][key] + counts_[1][key] + counts_[2][key] + counts_[3][key];
+      if (count <= here || key == 0) return {key, static_cast<int32_t>(count < here ? count : here)};
+      count -= here;
+    }
+  }
+
+ private:
+  int32_t counts_[4][kNumKeys] = {};
+};
+
+// The first `left` of the bits; counts them off.
+TS_INLINE uint32_t first_of(uint32_t bits, int32_t& left) {
+  const int32_t count = __builtin_popcount(bits);
+  if (count <= left) {
+    left -= count;
+    return bits;
+  }
+  uint32_t taken = 0;
+  for (; left > 0; --left, bits &= bits - 1) taken |= bits & -bits;
+  return taken;
+}
+
+// The largest key that at least `count` of n keys reach.
+int32_t reached_by(const uint16_t* keys, int64_t n, int64_t count) { return Histogram(keys, n).best(count).key; }
+
+int32_t choose_pages(const uint16_t* keys, int32_t pages, int32_t least, int32_t* chosen) {
+  int32_t found = 0;
+  for (int32_t p = 0; p < pages; p += 16) {
+    uint32_t above, equal;
+    compare(keys + p, least, &above, &equal);
+    const uint32_t there = pages - p >= 16 ? 0xFFFF : (1u << (pages - p)) - 1;
+    for (uint32_t bits = (above | equal) & there; bits; bits &= bits - 1) chosen[found++] = p + __builtin_ctz(bits);
+  }
+  return found;
+}
+
+void choose_tokens(const uint16_t* keys, int32_t pages, const ChosenTokens& to) {
+  const Histogram histogram(keys, int64_t{pages} * kCodePage);
+  Threshold exact = histogram.best(to.exact), read = histogram.best(int64_t{to.exact} + to.coded);
+  int32_t num_exact = 0, num_coded = 0;
+  for (int32_t p = 0; p < pages; ++p) {
+    uint32_t above, equal;
+    compare(keys + p * kCodePage, read.key, &above, &equal);
+    const uint32_t any = above | first_of(equal, read.at_it);
+    to.left[p] = static_cast<uint16_t>(~any);
+    if (any == 0) continue;
+    compare(keys + p * kCodePage, exact.key, &above, &equal);
+    const uint32_t whole = above | first_of(equal, exact.at_it);
+    for (uint32_t bits = whole; bits; bits &= bits - 1) to.exact_tokens[num_exact++] = p * kCodePage + __builtin_ctz(bits);
+    for (uint32_t bits = any & ~whole; bits; bits &= bits - 1) to.coded_tokens[num_coded++] = p * kCodePage + __builtin_ctz(bits);
+  }
+  *to.num_exact = num_exact;
+  *to.num_coded = num_coded;
+}
