@@ -101,14 +101,22 @@ TEST_F(EngineIsolationTest, Cve2025_46570_NorFromTheTiersBelow) {
   config.max_context = 40;
   config.tiers.host_bytes = 100 * model.kv_shape().token_bytes() * config.page_size;
   const std::vector<int32_t> secret = prompt(24);
+  const auto brought = [&] { return engine->stats().tiers.host_hit_pages + engine->stats().tiers.disk_hit_pages; };
+  const auto push_down = [&] {
+    for (int32_t other = 1; other < 6; ++other) ask(prompt(30, other), "");
+    settle();
+  };
   const Seen cold = ask(secret, "alice");
-  for (int32_t other = 1; other < 6; ++other) ask(prompt(30, other), "");  // alice's pages go down
-  settle();
-  const uint64_t brought = engine->stats().tiers.host_hit_pages + engine->stats().tiers.disk_hit_pages;
+  push_down();
+  const uint64_t before = brought();
   EXPECT_EQ(ask(secret, "bob"), cold);
-  EXPECT_EQ(engine->stats().tiers.host_hit_pages + engine->stats().tiers.disk_hit_pages, brought);
-  EXPECT_GT(ask(secret, "alice").cached, 0);
-  EXPECT_GT(engine->stats().tiers.host_hit_pages + engine->stats().tiers.disk_hit_pages, brought);
+  EXPECT_EQ(brought(), before);
+  // They are there for alice; more than one try, because a machine that stalls makes moving look dear for a while.
+  for (int tries = 0; tries < 50 && brought() == before; ++tries) {
+    if (tries > 0) push_down();
+    ask(secret, "alice");
+  }
+  EXPECT_GT(brought(), before);
 
   engine.reset();  // and not after a restart, when the names of the file's pages go on being used
   config.tiers.host_bytes = 0;
