@@ -94,13 +94,19 @@ EngineConfig random_config(std::mt19937& random, testing::MemoryDisk& disk) {
   return c;
 }
 
+#ifdef TINYSERVE_SANITIZED
+constexpr int32_t kMostRequests = 10;
+#else
+constexpr int32_t kMostRequests = 25;
+#endif
+
 RC_GTEST_PROP(EngineProperty, EveryAnswerIsTheOneGivenAlone, ()) {
   std::mt19937 random(*rc::gen::arbitrary<uint32_t>());
   World world;
   testing::MemoryDisk disk;
   const EngineConfig config = random_config(random, disk);
   auto engine = world.engine(config);
-  const int32_t count = 1 + random() % 25;
+  const int32_t count = 1 + random() % kMostRequests;
   std::vector<Request> requests;
   std::vector<Collected> results(count);
   std::vector<bool> cancelled(count, false);

@@ -59,11 +59,17 @@ std::vector<double> brute_force(std::vector<double> logits, const SamplingParams
   return w;
 }
 
+#ifdef TINYSERVE_SANITIZED
+constexpr int kDraws = 400;
+#else
+constexpr int kDraws = 8000;
+#endif
+
 /// Draws `draws` tokens and compares with the distribution: nothing outside its support, and a chi-square within what
 /// chance makes of it (mean + 5 standard deviations; the seed is fixed).
 void expect_distribution(const std::vector<float>& logits, const SamplingParams& p,
                          const std::vector<int32_t>& prompt = {}, const std::vector<int32_t>& answer = {},
-                         int draws = 8000) {
+                         int draws = kDraws) {
   const std::vector<double> want = brute_force({logits.begin(), logits.end()}, p, prompt, answer);
   Sampler sampler(static_cast<int32_t>(logits.size()));
   std::vector<int> got(logits.size());

@@ -37,7 +37,7 @@ namespace {
 
 constexpr int32_t kPageSize = 4;
 constexpr int64_t kPageBytes = 1000;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef TINYSERVE_SANITIZED
 constexpr int32_t kCases = 10, kOperations = 1000;
 #else
 constexpr int32_t kCases = 100, kOperations = 2000;  // times 5 policies: 10^6

@@ -7,7 +7,7 @@
 namespace tinyserve {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef TINYSERVE_SANITIZED
 constexpr int32_t kPages = 15000;  // of all pools together
 #else
 constexpr int32_t kPages = 60000;

@@ -14,7 +14,7 @@ constexpr int32_t kMinTileRows = 48;  // below this, packing a block costs a not
 constexpr int32_t kMaxTileRows = 384;
 constexpr int64_t kTileFloats = 24576;  // accumulators of a tile, about 100 KB: they stay in a core's L2
 constexpr int32_t kItemsPerThread = 8;  // the last item ends at most 1/8 of a thread's share after the others
-constexpr int32_t kBlocksAhead = 2;     // prefetched
+constexpr int32_t kBlocksAhead = 1;     // prefetched
 constexpr size_t kPartialBytes = size_t{32} << 20;
 // Cost of reading and packing one position, in units of what one row costs on it.
 constexpr double kReadCost = 12;

@@ -134,8 +134,8 @@ HWY_INLINE void scores_of(const float* q, int q_stride, const float* k, int head
 }
 
 // One row: scores in place to probabilities; updates maximum and sum, returns what the accumulator is to be scaled by.
-HWY_INLINE float softmax_row(float* scores, int positions, int visible_from, int visible_to, float softcap, float* sum,
-                             float* maximum) {
+HWY_NOINLINE float softmax_row(float* scores, int positions, int visible_from, int visible_to, float softcap,
+                               float* sum, float* maximum) {
   const FloatTag d;
   const hn::RebindToSigned<FloatTag> di;
   const bool masked = visible_from > 0 || visible_to < positions;
@@ -183,8 +183,9 @@ HWY_INLINE void outputs_of(const float* p, const float* v, int padded, int posit
     for (int w = 0; w < W; ++w) hn::StoreU(sums[r][w], d, acc + r * padded + w * kLanes);
 }
 
+// Not inlined: one copy for both cache dtypes, and compilers take minutes over a function that holds all of them.
 template <int R>
-HWY_INLINE void run_rows(const BlockRows& b, int row, int positions) {
+HWY_NOINLINE void run_rows(const BlockRows& b, int row, int positions) {
   const int padded = padded_dim(b.head_dim);
   const float* k = reinterpret_cast<const float*>(b.packed);
   const float* v = k + b.head_dim * kBlock;
