@@ -10,11 +10,22 @@ def prompt(seed):
 
 def ask(server, key, tokens, **extra):
     """Tokens found in the cache, tokens the model was given, and seconds to the first token."""
-    before = metrics(server)
+    before = settled(server)
     start = time.time()
     reply = server.client(api_key=key).completions.create(model=server.name, prompt=tokens, max_tokens=1, temperature=0, extra_body=extra)
     seconds = time.time() - start
-    return reply.usage.prompt_tokens_details.cached_tokens, metrics(server) - before, seconds
+    return reply.usage.prompt_tokens_details.cached_tokens, settled(server) - before, seconds
+
+
+def settled(server):
+    """The counter once nothing is added to it any more: an answer may be sent a moment before its last step is counted."""
+    before = metrics(server)
+    while True:
+        time.sleep(0.1)
+        now = metrics(server)
+        if now == before:
+            return now
+        before = now
 
 
 def metrics(server):
