@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #define XXH_INLINE_ALL
+#define XXH_NO_INLINE_HINTS 1  // forced inlining fails at -Og, with which sanitizers build
 #include <xxhash.h>
 
 #include <algorithm>
