@@ -166,9 +166,15 @@ bool KvTiers::start_read(uint64_t uid, std::span<const PageHash> names, int32_t 
   // Waiting as long as computing would take costs at most twice the better choice.
   load.give_up_at = now_s + (cost_.measured() ? std::max(kLeastPatience, cost_.compute_s(tokens)) : kPatience);
   load.read = disk_->read(std::move(wanted));
-  load_bytes_ += static_cast<int64_t>(load.read->images.data.size());
-  in_flight_[load.first] = uid;
-  loads_.emplace(uid, std::move(load));
+  // Whoever wants the same pages waits while they are in flight, so a name must not stay there without its load.
+  const auto at = loads_.emplace(uid, std::move(load)).first;
+  try {
+    in_flight_[at->second.first] = uid;
+  } catch (...) {
+    loads_.erase(at);
+    throw;
+  }
+  load_bytes_ += static_cast<int64_t>(at->second.read->images.data.size());
   return true;
 }
 
