@@ -13,7 +13,6 @@
 
 #include "base/log.h"
 #include "engine/engine_test_util.h"
-#include "kv/tiers/memory_disk.h"
 
 namespace {
 thread_local int64_t allocations_left = -1;  // until one fails; -1: none does
@@ -38,8 +37,6 @@ namespace {
 
 using testing::Collected;
 using testing::EngineTest;
-using testing::MemoryDisk;
-using testing::MemoryFile;
 
 class EngineFaultsTest : public EngineTest {
  protected:
@@ -53,7 +50,6 @@ class EngineFaultsTest : public EngineTest {
     config.kv.compaction.time_share = 1;
   }
   ~EngineFaultsTest() override {
-    engine.reset();  // before the disk it writes to
     set_log_level(LogLevel::kInfo);
   }
   /// Requests that share beginnings, added as steps go by; `around` is called with each step to be made. Every answer
@@ -85,7 +81,6 @@ class EngineFaultsTest : public EngineTest {
     }
     return right;
   }
-  MemoryDisk disk;
 };
 
 TEST_F(EngineFaultsTest, ACompactionThatFailsInTheMiddleChangesNothing) {
@@ -110,26 +105,16 @@ TEST_F(EngineFaultsTest, ACompactionThatFailsInTheMiddleChangesNothing) {
 }
 
 TEST_F(EngineFaultsTest, AllocationsThatFailInAStepEndItsRequestsAndLoseNoPage) {
-  for (const bool tiers : {false, true}) {
-    engine.reset();
-    if (tiers) {
-      config.tiers.fingerprint = "fake";
-      config.tiers.host_bytes = 30 * model.kv_shape().token_bytes() * config.page_size;
-      config.tiers.disk_bytes = 4 << 20;
-      config.tiers.open_disk = [this] { return std::make_unique<MemoryFile>(disk); };
-    }
-    // Planning, commit, tiers and batch come before the model; what comes after it is the sampler's and the sinks'.
-    model.on_forward = [&](const Step&) { allocations_left = -1; };
-    allocations_failed = 0;
-    const int32_t right = serve(200, 5, [&](std::mt19937& random) {
-      allocations_left = random() % 8 == 0 ? static_cast<int64_t>(random() % 12) : -1;
-      engine->step();
-      allocations_left = -1;
-      engine->check_invariants();
-    });
-    EXPECT_GT(allocations_failed, 5);
-    EXPECT_GT(right, 20);
-  }
+  // Planning, commit and batch come before the model; what comes after it is the sampler's and the sinks'.
+  model.on_forward = [&](const Step&) { allocations_left = -1; };
+  const int32_t right = serve(200, 5, [&](std::mt19937& random) {
+    allocations_left = random() % 8 == 0 ? static_cast<int64_t>(random() % 12) : -1;
+    engine->step();
+    allocations_left = -1;
+    engine->check_invariants();
+  });
+  EXPECT_GT(allocations_failed, 5);
+  EXPECT_GT(right, 20);
 }
 
 }  // namespace
