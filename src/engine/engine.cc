@@ -60,6 +60,7 @@ void Engine::cancel_all() {
 bool Engine::step() {
   State& s = *state_;
   if (!s.plan_step()) {  // decodes, then chunks of prompts, then newcomers; pages are reserved
+    s.reap();            // planning may have failed and ended somebody
     if (!s.tiers || !s.tiers->loading()) return false;
     s.tiers->wait(kWait_s);
     return true;
@@ -70,7 +71,7 @@ bool Engine::step() {
   return true;
 }
 
-bool Engine::has_idle_work() const { return state_->tiers && state_->tiers->writing_ahead(); }
+bool Engine::has_idle_work() const { return state_->tiers && state_->tiers->writing(); }
 void Engine::idle() {
   if (state_->tiers) state_->tiers->end_step(now_seconds());
 }

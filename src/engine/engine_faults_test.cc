@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "engine/engine_test_util.h"
+#include "kv/tiers/memory_disk.h"
 
 namespace {
 thread_local int64_t allocations_left = -1;  // until one fails; -1: none does
@@ -37,6 +38,8 @@ namespace {
 
 using testing::Collected;
 using testing::EngineTest;
+using testing::MemoryDisk;
+using testing::MemoryFile;
 
 class EngineFaultsTest : public EngineTest {
  protected:
@@ -50,6 +53,7 @@ class EngineFaultsTest : public EngineTest {
     config.kv.compaction.time_share = 1;
   }
   ~EngineFaultsTest() override {
+    engine.reset();  // before the disk it writes to
     set_log_level(LogLevel::kInfo);
   }
   /// Requests that share beginnings, added as steps go by; `around` is called with each step to be made. Every answer
@@ -81,6 +85,7 @@ class EngineFaultsTest : public EngineTest {
     }
     return right;
   }
+  MemoryDisk disk;
 };
 
 TEST_F(EngineFaultsTest, ACompactionThatFailsInTheMiddleChangesNothing) {
@@ -104,17 +109,37 @@ TEST_F(EngineFaultsTest, ACompactionThatFailsInTheMiddleChangesNothing) {
   EXPECT_GE(right, 180) << "nobody loses an answer by it";
 }
 
+TEST_F(EngineFaultsTest, ARequestThatCannotEvenBePlannedIsForgotten) {
+  add(1, greedy(prompt(30), 5));
+  allocations_left = 0;
+  engine->step();
+  allocations_left = -1;
+  EXPECT_EQ(allocations_failed, 1);
+  EXPECT_EQ(results[1].choices[0].finish, FinishReason::kAbort);
+  EXPECT_FALSE(engine->has_work()) << "though no step will follow";
+}
+
 TEST_F(EngineFaultsTest, AllocationsThatFailInAStepEndItsRequestsAndLoseNoPage) {
-  // Planning, commit and batch come before the model; what comes after it is the sampler's and the sinks'.
-  model.on_forward = [&](const Step&) { allocations_left = -1; };
-  const int32_t right = serve(200, 5, [&](std::mt19937& random) {
-    allocations_left = random() % 8 == 0 ? static_cast<int64_t>(random() % 12) : -1;
-    engine->step();
-    allocations_left = -1;
-    engine->check_invariants();
-  });
-  EXPECT_GT(allocations_failed, 5);
-  EXPECT_GT(right, 20);
+  for (const bool tiers : {false, true}) {
+    engine.reset();
+    if (tiers) {
+      config.tiers.fingerprint = "fake";
+      config.tiers.host_bytes = 30 * model.kv_shape().token_bytes() * config.page_size;
+      config.tiers.disk_bytes = 4 << 20;
+      config.tiers.open_disk = [this] { return std::make_unique<MemoryFile>(disk); };
+    }
+    // Planning, commit, tiers and batch come before the model; what comes after it is the sampler's and the sinks'.
+    model.on_forward = [&](const Step&) { allocations_left = -1; };
+    allocations_failed = 0;
+    const int32_t right = serve(200, 5, [&](std::mt19937& random) {
+      allocations_left = random() % 8 == 0 ? static_cast<int64_t>(random() % 12) : -1;
+      engine->step();
+      allocations_left = -1;
+      engine->check_invariants();
+    });
+    EXPECT_GT(allocations_failed, 5);
+    EXPECT_GT(right, 20);
+  }
 }
 
 }  // namespace

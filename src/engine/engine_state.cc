@@ -101,6 +101,7 @@ Engine::State::State(Model& m, ops::Ops& o, const TokenText& t, const EngineConf
   logits = ops.allocate(static_cast<size_t>(logit_rows * vocab_size) * sizeof(float));
   if (!ops.on_host()) host_logits.resize(logit_rows * vocab_size);
   model.reserve(c.max_step_tokens, logit_rows, c.max_running, plan.max_context);
+  concerned.reserve(c.max_running + 1);
   std::random_device device;
   next_seed = uint64_t{device()} << 32 | device();
   if (!tiers) return;
@@ -143,8 +144,14 @@ void Engine::State::add(uint64_t id, Request input, OutputSink sink) {
   const auto& eos = model.config().eos_token_ids;
   Sequence& first = add_choice(*request, 0, ChoiceHistory(request->sampling, input.prompt, eos, request->seed, 0));
   first.tokens = std::move(input.prompt);
-  requests.emplace(id, std::move(request));
-  scheduler.enqueue(first);
+  done.reserve(requests.size() + 1);  // so that ending a request needs no memory
+  const auto at = requests.emplace(id, std::move(request)).first;
+  try {
+    scheduler.enqueue(first);
+  } catch (...) {
+    requests.erase(at);
+    throw;
+  }
 }
 
 Sequence& Engine::State::add_choice(RequestState& request, int32_t index, ChoiceHistory history) {
@@ -408,7 +415,7 @@ void Engine::State::abort(RequestState& request, const std::string& error) {
 }
 
 void Engine::State::abort_step(const char* why) {
-  std::vector<RequestState*> concerned;
+  concerned.clear();
   for (const StepItem& item : plan.items) concerned.push_back(item.sequence->request);
   if (concerned.empty() && !scheduler.waiting().empty()) concerned.push_back(scheduler.waiting().front()->request);
   if (concerned.empty() && !scheduler.running().empty()) concerned.push_back(scheduler.running().back()->request);

@@ -55,6 +55,7 @@ struct Engine::State : PrefixListener {
   std::vector<float> host_logits;       // the same here, when the backend's memory is elsewhere
   std::unordered_map<uint64_t, std::unique_ptr<RequestState>> requests;
   std::vector<uint64_t> done;  // to be reaped
+  std::vector<RequestState*> concerned;  // scratch of abort_step(), which has no memory to spare
   StepPlan plan;
   double now = 0;  // when the current step's tokens came
   uint64_t next_order = 0, next_uid = 1, next_seed = 0;

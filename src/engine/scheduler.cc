@@ -214,10 +214,10 @@ void Scheduler::add_rows(StepPlan& plan, StepItem item, int32_t budget) {
 void Scheduler::preempt_latest() {
   Sequence* latest = running_.back();
   if (num_preemptions_ == 0) used_at_first_preemption_ = pool_.num_used();
+  enqueue(*latest);  // first: when memory fails it, the sequence must not be in neither list
   running_.pop_back();
   latest->pages.clear();
   latest->num_computed = 0;
-  enqueue(*latest);
   preempted_ = true;
   ++num_preemptions_;
 }

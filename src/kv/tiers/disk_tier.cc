@@ -27,6 +27,10 @@ int32_t run_length(std::span<const int32_t> slots, int32_t segment_slots) {
 
 }  // namespace
 
+QueueRoom::~QueueRoom() {
+  if (tier_) tier_->give_back(bytes_);
+}
+
 std::unique_ptr<DiskTier> DiskTier::open(const DiskTierConfig& config) {
   std::string why;
   auto file = open_disk_file(config.path, why);
@@ -112,10 +116,27 @@ std::optional<PageImages> DiskTier::write_buffer(int32_t num_pages) {
     queued_bytes_ += count * stride;
   }
   PageImages images;
+  images.room = QueueRoom(*this, count * stride);
   images.stride = stride;
   images.names.resize(count);
   images.data = AlignedBuffer(count * stride);
   return images;
+}
+
+/// Under the mutex.
+void DiskTier::forget_queued(std::span<const PageHash> names) {
+  for (const PageHash& name : names)
+    if (const auto at = queued_.find(name); --at->second == 0) queued_.erase(at);
+}
+
+void DiskTier::give_back(int64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  queued_bytes_ -= bytes;
+}
+
+bool DiskTier::writing() const {
+  const std::lock_guard lock(mutex_);
+  return queued_bytes_ > 0;
 }
 
 bool DiskTier::accepts() const {
@@ -126,8 +147,14 @@ bool DiskTier::accepts() const {
 void DiskTier::write(PageImages images) {
   {
     const std::lock_guard lock(mutex_);
-    for (const PageHash& name : images.names) ++queued_[name];
-    writes_.push_back(std::move(images));
+    size_t named = 0;
+    try {
+      for (; named < images.names.size(); ++named) ++queued_[images.names[named]];
+      writes_.push_back(std::move(images));
+    } catch (...) {  // nobody would ever take these names off
+      forget_queued(std::span(images.names).first(named));
+      throw;
+    }
   }
   work_.notify_one();
 }
@@ -178,9 +205,8 @@ void DiskTier::loop() {
       lock.unlock();
       run_write(images);
       lock.lock();
-      for (const PageHash& name : names)
-        if (const auto at = queued_.find(name); --at->second == 0) queued_.erase(at);
-      queued_bytes_ -= static_cast<int64_t>(images.data.size());
+      forget_queued(names);
+      queued_bytes_ -= images.room.take();
     } else if (stopping_) {
       return;
     }

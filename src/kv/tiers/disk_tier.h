@@ -14,6 +14,7 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/aligned_buffer.h"
@@ -32,8 +33,31 @@ struct DiskTierConfig {
   double retry_s = 10;                       ///< after a failed write, nothing is written for so long
 };
 
+class DiskTier;
+
+/// Bytes of the queue of writes that a buffer has reserved; they are given back when it goes.
+class QueueRoom {
+ public:
+  QueueRoom() = default;
+  QueueRoom(DiskTier& tier, int64_t bytes) : tier_(&tier), bytes_(bytes) {}
+  QueueRoom(QueueRoom&& other) noexcept : tier_(std::exchange(other.tier_, nullptr)), bytes_(other.bytes_) {}
+  QueueRoom& operator=(QueueRoom&& other) noexcept {
+    std::swap(tier_, other.tier_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~QueueRoom();
+  /// Whoever takes the bytes gives them back.
+  int64_t take() { return std::exchange(tier_, nullptr) ? bytes_ : 0; }
+
+ private:
+  DiskTier* tier_ = nullptr;
+  int64_t bytes_ = 0;
+};
+
 /// Pages on their way to or from the disk: page i lies at data + i * stride.
 struct PageImages {
+  QueueRoom room;  // of what is to be written
   std::vector<PageHash> names;
   AlignedBuffer data;
   int64_t stride = 0;
@@ -74,6 +98,8 @@ class DiskTier {
   /// refuses writes. Fill in names and pages and hand it to write().
   std::optional<PageImages> write_buffer(int32_t num_pages);
   void write(PageImages images);
+  /// Buffers are filled, or wait to be written, or are being written.
+  bool writing() const;
   /// Whether the disk takes writes; false for a while after one failed.
   bool accepts() const;
   /// Begins to read pages, in order.
@@ -87,12 +113,15 @@ class DiskTier {
   void check_invariants() const;
 
  private:
+  friend class QueueRoom;
   struct NameHash {
     size_t operator()(const PageHash& name) const { return name.low; }
   };
 
   DiskTier(std::unique_ptr<DiskStore> store, const DiskTierConfig& config);
   void restore(const std::filesystem::path& path);
+  void forget_queued(std::span<const PageHash> names);
+  void give_back(int64_t bytes);
   void loop();
   void run_write(PageImages& images);
   void run_read(DiskRead& read);

@@ -390,9 +390,13 @@ void KvTiers::flush(double seconds) {
   using Clock = std::chrono::steady_clock;
   constexpr double kBatch = 16 << 20;
   const auto end = Clock::now() + std::chrono::duration<double>(seconds);
-  while (!ahead_.empty() && disk_->accepts() && Clock::now() < end) {
-    if (write_ahead(std::max(kBatch, static_cast<double>(copier_.page_bytes()))) == 0 && !ahead_.empty())
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the queue is full
+  try {
+    while (!ahead_.empty() && disk_->accepts() && Clock::now() < end) {
+      if (write_ahead(std::max(kBatch, static_cast<double>(copier_.page_bytes()))) == 0 && !ahead_.empty())
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the queue is full
+    }
+  } catch (const std::exception& e) {
+    log_error(fmt::format("K/V pages are not written to disk: {}", e.what()));
   }
 }
 

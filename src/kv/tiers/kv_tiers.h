@@ -82,8 +82,9 @@ class KvTiers {
 
   /// Requests wait for the disk.
   bool loading() const { return !loads_.empty(); }
-  /// Pages wait to be written ahead: end_step() should be called now and then though no step runs.
-  bool writing_ahead() const { return !ahead_.empty(); }
+  /// Pages wait to be written ahead or are being written: end_step() should be called, and stats() looked at, now and
+  /// then though no step runs.
+  bool writing() const { return !ahead_.empty() || (disk_ && disk_->writing()); }
   /// Sleeps until a read ends, `seconds` at most.
   void wait(double seconds);
 

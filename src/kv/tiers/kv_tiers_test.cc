@@ -210,13 +210,13 @@ TEST_P(KvTiersTest, WritesAheadWithinItsBudget) {
   tiers->disk()->drain();
   EXPECT_LE(tiers->stats().disk.pages, 2);
   int turns = 0;
-  for (; tiers->writing_ahead() && turns < 1000; ++turns) tiers->end_step(now += 0.1), tiers->disk()->drain();
+  for (; tiers->writing() && turns < 1000; ++turns) tiers->end_step(now += 0.1), tiers->disk()->drain();
   EXPECT_GE(turns, 20);
   EXPECT_EQ(tiers->stats().disk.pages, 20);
   cached.clear();
   tiers->computed(name(500));  // evicted before its turn
   tiers->end_step(now += 10);
-  EXPECT_FALSE(tiers->writing_ahead());
+  EXPECT_FALSE(tiers->writing());
   open();
   EXPECT_EQ(fetch(1, 100, 20, 30), 20);
 }
