@@ -157,6 +157,10 @@ struct SparseRow {
   int32_t position = 0;  ///< it sees the positions [0, position]
   int32_t exact = 0;     ///< tokens of the middle that are read exactly, per KV head
   int32_t coded = 0;     ///< further tokens whose values are read as codes
+  /// Above 0: only the fewest of the best tokens, `exact` at most, whose keys' mass is that share of the middle's (step 3).
+  float top_p = 0;
+  /// Not 0: audit with these random bits (step 5).
+  uint64_t audit = 0;
 };
 
 /// Of the middle's estimated mass: what a page must hold unread for its mean to be read. Half of the pages of a long context do not.
@@ -168,6 +172,14 @@ struct SparseStats {
   float exact_share = 0;      ///< of the tokens read exactly
   float coded_share = 0;      ///< of the tokens whose values were read as codes
   float estimated_share = 0;  ///< of the rest, for which means of pages stand
+  /// Of SparseRow::audit. Masses are relative to the answer's own sum of exponentials, means over the query heads of the group.
+  struct Draw {
+    float probability = 0;  ///< of having drawn this one; 0: there was nothing to draw, and the masses are 0
+    float true_mass = 0;    ///< by the true logits
+    float counted = 0;      ///< what the answer counted for it
+  };
+  Draw page;   ///< of a page of the middle: its tokens that are neither read exactly nor in codes
+  Draw token;  ///< of a token whose value is read as codes
 };
 
 /// Attention over the positions [0, position] of a sequence, most of which are not read but estimated, per row and KV head:
@@ -182,8 +194,14 @@ struct SparseStats {
 ///     tokens of the middle as they are now. Beyond 16,384 tokens a backend may find T from a sample of at least 8,192 of them.
 ///  3. By the new keys, the best `exact` tokens of fine pages are read exactly, K and V; the next `coded` have their logits of the fine
 ///     grade and their values' codes (or exact values when there are no codes for values). Of equal keys the earlier is better.
+///     With top_p, `exact` becomes the smallest count of such best tokens, `exact` at most, that have top_p of the mass of the middle, a
+///     token of key k weighing exp((k - 1023) / 32), the tokens of pages that are not fine by their coarse keys.
 ///  4. Of each page of the middle, the unread tokens' sum of exp(logit) weighs its mean value; a page where that is less than
 ///     kNegligible exp(L_g) for every g is left out, as if its unread tokens had not been.
+///  5. An audit draws one page of the middle with probability .9 of its share of the unread (estimated) mass, the mean of all g, left-out
+///     pages included, plus .1 of an equal share of all the middle's pages, and one coded token in the same way by its weight; it
+///     reads their keys and says what their tokens weigh in truth: true_mass / probability is an unbiased estimate of the true
+///     mass of all that was estimated (read as codes). The answer does not change.
 ///  One softmax over all of it; estimates count as what they stand for. Logits of codes beyond FLT_MAX are not guarded against.
 struct SparseAttentionArgs {
   const float* q = nullptr;  ///< [num_tokens, num_heads, head_dim], row stride q_stride
