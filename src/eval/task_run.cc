@@ -24,9 +24,9 @@ class Audience final : public Selector {
  public:
   std::vector<Selector*> selectors;
 
-  void begin_step(int32_t num_seqs) override {
-    Selector::begin_step(num_seqs);
-    for (Selector* s : selectors) s->begin_step(num_seqs);
+  void begin_step(int32_t num_seqs, std::span<const SequenceSelection> selections) override {
+    Selector::begin_step(num_seqs, selections);
+    for (Selector* s : selectors) s->begin_step(num_seqs, selections);
   }
   void appended(const AppendedRows& rows) override {
     for (Selector* s : selectors) s->appended(rows);

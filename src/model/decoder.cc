@@ -83,7 +83,7 @@ void Decoder::begin(const Step& step, std::span<const ops::KvLayer> cache) {
   selections_ = step.selections;
   split_.clear();
   if (!selector_) return;
-  selector_->begin_step(layout.num_seqs);
+  selector_->begin_step(layout.num_seqs, selections_);
   find_full_pages(layout, cache[0].page_size);
   TS_CHECK(selections_.empty() || selections_.size() == static_cast<size_t>(layout.num_seqs), "a selection for each sequence");
   if (!selections_.empty()) split_.split(layout, selections_);

@@ -35,7 +35,7 @@ void RowSplit::split(const ops::BatchLayout& layout, std::span<const SequenceSel
     if (dense == end - begin) continue;
     end_run();
     for (int32_t t = begin + dense; t < end; ++t)
-      rows_.push_back({.row = t, .seq = s, .position = layout.positions[t], .exact = selections[s].exact, .coded = selections[s].coded});
+      rows_.push_back(selections[s].row(t, s, layout.positions[t]));
   }
   end_run();
 }

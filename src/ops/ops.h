@@ -182,6 +182,9 @@ struct SparseStats {
   Draw token;  ///< of a token whose value is read as codes
 };
 
+/// What became of a position.
+enum class SparseRead : uint8_t { kExact, kCoded, kEstimated };
+
 /// Attention over the positions [0, position] of a sequence, most of which are not read but estimated, per row and KV head:
 ///  0. The first `sinks` pages, the last `recent` full pages and the unfinished page are read exactly. What follows is about
 ///     the middle: the pages between. All of it is exact when there is no page between.
@@ -215,6 +218,11 @@ struct SparseAttentionArgs {
   float* out = nullptr;  ///< [num_tokens, num_heads * head_dim], row stride out_stride; only `rows` are written
   int64_t out_stride = 0;
   SparseStats* stats = nullptr;  ///< [rows.size(), kv_heads] or null; the host's
+  /// For checks, or null; the host's. How each position that a row sees was read, [rows.size(), kv_heads, reads_stride], and the logarithm
+  /// of the answer's sum of exponentials, [rows.size(), num_heads]; a page that was left out counts as estimated. Both or none.
+  SparseRead* reads = nullptr;
+  int64_t reads_stride = 0;
+  float* log_sums = nullptr;
 };
 
 /// Largest step the backend will see; scratch is sized by it.

@@ -39,7 +39,7 @@ void ChoosingSelector::attend(int32_t layer, const ops::AttentionArgs& a, const 
       const double read = score(view, scores);
       choose(view, scores);
       answer(view);
-      accounts_[static_cast<size_t>(row.seq)].add({.reads = 1,
+      account(row, {.reads = 1,
                                                    .bytes = read + kv_bytes(a.cache, static_cast<int64_t>(kept_.size())),
                                                    .dense_bytes = kv_bytes(a.cache, view.tokens()),
                                                    .exact_share = 1});

@@ -7,14 +7,26 @@
 #include <vector>
 
 #include "ops/ops.h"
+#include "select/audit.h"
+#include "select/selection_request.h"
 
 namespace tinyserve {
 
-/// Which of a sequence's queries attend by selection, and what they may read. Rows of a position below `from` are dense.
+/// Which of a sequence's queries attend by selection, and what they may read. Rows of a position below `from` are dense. All of it goes
+/// by position: a row that is computed again reads what it read.
 struct SequenceSelection {
   int32_t from = std::numeric_limits<int32_t>::max();
   int32_t exact = 0, coded = 0;  ///< of SparseRow (ops.h)
+  float exact_share = 0, coded_per_exact = 0, top_p = 0;  ///< of SelectionTerms
+  std::span<const int32_t> budgets = {};  ///< when not empty: `exact` of the positions from `from` on
+  Audit* audit = nullptr;                 ///< null: none
+  int32_t counted = 0;                    ///< rows of lower positions were accounted and audited in an earlier step
+
+  ops::SparseRow row(int32_t row, int32_t seq, int32_t position) const;
 };
+
+/// Of sequences whose tokens from position `first` on attend by selection, when `terms` let them.
+SequenceSelection selection_of(const SelectionTerms& terms, int32_t first);
 
 /// K and V of one layer that have just been appended.
 struct AppendedRows {
@@ -33,10 +45,12 @@ struct SelectionAccount {
   double bytes = 0;        ///< codes, scales, means, K and V
   double dense_bytes = 0;  ///< what dense attention reads: K and V of all positions
   double exact_share = 0, coded_share = 0, estimated_share = 0;
+  AuditSums audit;  ///< of answers that have ended
 
   void add(const SelectionAccount& o) {
     reads += o.reads, bytes += o.bytes, dense_bytes += o.dense_bytes;
     exact_share += o.exact_share, coded_share += o.coded_share, estimated_share += o.estimated_share;
+    audit.add(o.audit);
   }
 };
 
@@ -44,7 +58,11 @@ struct SelectionAccount {
 class Selector {
  public:
   virtual ~Selector() = default;
-  virtual void begin_step(int32_t num_seqs) { accounts_.assign(static_cast<size_t>(num_seqs), {}); }
+  /// `selections`: [num_seqs], or none when nothing attends by selection; they outlive the step.
+  virtual void begin_step(int32_t num_seqs, std::span<const SequenceSelection> selections = {}) {
+    accounts_.assign(static_cast<size_t>(num_seqs), {});
+    selections_ = selections;
+  }
   /// After each layer's append, before its attention.
   virtual void appended(const AppendedRows& rows) = 0;
   /// Attention of `rows` of the batch, in place of Ops::attention for these: writes their rows of args.out. Called only for layers
@@ -56,7 +74,19 @@ class Selector {
   std::span<const SelectionAccount> accounts() const { return accounts_; }
 
  protected:
+  /// Adds what a row read, unless it is computed again: each position counts once.
+  void account(const ops::SparseRow& row, const SelectionAccount& read) {
+    if (!again(row)) accounts_[static_cast<size_t>(row.seq)].add(read);
+  }
+  bool again(const ops::SparseRow& row) const {
+    return !selections_.empty() && row.position < selections_[static_cast<size_t>(row.seq)].counted;
+  }
+  Audit* audit_of(const ops::SparseRow& row) const {
+    return selections_.empty() || again(row) ? nullptr : selections_[static_cast<size_t>(row.seq)].audit;
+  }
+
   std::vector<SelectionAccount> accounts_;
+  std::span<const SequenceSelection> selections_;  // of this step
 };
 
 /// Bytes of K and V of `tokens` positions of one KV head.

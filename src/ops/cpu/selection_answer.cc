@@ -71,6 +71,14 @@ float SparseTask::bytes_read() const {
                             exact * 2 * row + num_coded_ * (a_.cache.codes.values ? value_token_bytes(d_) : row));
 }
 
+void SparseTask::show_reads() const {
+  SparseRead* to = a_.reads + ((&row_ - a_.rows.data()) * a_.cache.kv_heads + head_) * a_.reads_stride;
+  std::fill_n(to, row_.position + 1, SparseRead::kExact);
+  std::fill(to + int64_t{begin_} * kCodePage, to + int64_t{end_} * kCodePage, SparseRead::kEstimated);
+  for (int32_t i = 0; i < num_exact_; ++i) to[position_of(chosen_[i])] = SparseRead::kExact;
+  for (int32_t i = 0; i < num_coded_; ++i) to[position_of(coded_[i])] = SparseRead::kCoded;
+}
+
 void SparseTask::write_out(SparseStats* stats) {
   const RowState total = state_at(total_, heads_, d_);
   float shares[3] = {};
@@ -87,7 +95,12 @@ void SparseTask::write_out(SparseStats* stats) {
     shares[0] += of_exact * inverse;
     shares[1] += coded_mass_[h] * rest * inverse;
     shares[2] += estimated_[h] * rest * inverse;
+    if (a_.log_sums) {
+      const auto row = &row_ - a_.rows.data();
+      a_.log_sums[row * a_.num_heads + int64_t{head_} * heads_ + h] = (maximum + std::log2(of_exact + of_rest)) * 0.693147180559945309f;
+    }
   }
+  if (a_.reads) show_reads();
   if (!stats) return;
   const float n = static_cast<float>(heads_);
   *stats = {.bytes = bytes_read(), .exact_share = shares[0] / n, .coded_share = shares[1] / n, .estimated_share = shares[2] / n};

@@ -53,6 +53,7 @@ class SparseTask {
   void attend_exact();
   int32_t position_of(int32_t chosen) const;
   void write_out(SparseStats* stats);
+  void show_reads() const;
   float bytes_read() const;
 
   const SparseAttentionArgs& a_;

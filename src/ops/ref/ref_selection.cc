@@ -194,12 +194,21 @@ class Selection {
       float* out = a_.out + row_.row * a_.out_stride + (head_ * group_ + g) * d_;
       for (int32_t i = 0; i < d_; ++i) out[i] = static_cast<float>(sum[i] / total);
       for (int i = 0; i < 3; ++i) mass_of[i] += parts[i] / total / group_;
+      if (a_.log_sums) a_.log_sums[(&row_ - a_.rows.data()) * a_.num_heads + head_ * group_ + g] = static_cast<float>(most + std::log(total));
     }
+    if (a_.reads) show_reads(a_.reads + ((&row_ - a_.rows.data()) * a_.cache.kv_heads + head_) * a_.reads_stride);
     if (!stats) return;
     stats->exact_share = static_cast<float>(mass_of[static_cast<int>(Read::kExact)]);
     stats->coded_share = static_cast<float>(mass_of[static_cast<int>(Read::kCoded)]);
     stats->estimated_share = static_cast<float>(mass_of[static_cast<int>(Read::kEstimated)]);
     stats->bytes = static_cast<float>(bytes_read());
+  }
+
+  void show_reads(SparseRead* to) const {
+    for (int32_t p = 0; p <= row_.position; ++p) {
+      const Read read = how(p);
+      to[p] = read == Read::kExact ? SparseRead::kExact : read == Read::kCoded ? SparseRead::kCoded : SparseRead::kEstimated;
+    }
   }
 
   void load_value(int32_t position, Read read, std::vector<float>& value) const {

@@ -43,7 +43,7 @@ class StreamingSelector final : public Selector {
       lens_.push_back((pages - 1) * page + r.position % page + 1);
       positions_.push_back(lens_.back() - 1);
       cu_.push_back(static_cast<int32_t>(i) + 1);
-      accounts_[static_cast<size_t>(r.seq)].add({.reads = a.cache.kv_heads,
+      account(r, {.reads = a.cache.kv_heads,
                                                  .bytes = a.cache.kv_heads * kv_bytes(a.cache, lens_.back()),
                                                  .dense_bytes = a.cache.kv_heads * kv_bytes(a.cache, r.position + 1),
                                                  .exact_share = static_cast<double>(a.cache.kv_heads)});

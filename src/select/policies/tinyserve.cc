@@ -1,5 +1,9 @@
 // Graded precision (ops::Ops::sparse_attention): codes of all keys say what to read exactly, and stand for what is not read.
 
+#include <algorithm>
+
+#include "base/error.h"
+#include "select/dense_check.h"
 #include "select/policies/makers.h"
 
 namespace tinyserve {
@@ -7,7 +11,9 @@ namespace {
 
 class TinyserveSelector final : public Selector {
  public:
-  explicit TinyserveSelector(const PolicyContext& c) : ops_(c.ops), config_(c.config), maps_(c.ops, *c.maps) {}
+  explicit TinyserveSelector(const PolicyContext& c) : ops_(c.ops), config_(c.config), maps_(c.ops, *c.maps) {
+    if (config_.audit_dense > 0 && !ops_.on_host()) throw InputError("--audit-dense reads K and V on the host; this backend's memory is elsewhere");
+  }
 
   void appended(const AppendedRows& a) override {
     const ops::SelectionMap* map = maps_.layer(a.layer);
@@ -17,36 +23,63 @@ class TinyserveSelector final : public Selector {
   void attend(int32_t layer, const ops::AttentionArgs& a, const ops::BatchLayout& batch, std::span<const ops::SparseRow> rows) override {
     const int32_t heads = a.cache.kv_heads;
     stats_.resize(rows.size() * static_cast<size_t>(heads));
+    rows_.assign(rows.begin(), rows.end());
+    for (ops::SparseRow& row : rows_)
+      if (row.audit) row.audit = Audit::bits_of_layer(row.audit, layer);
+    const bool check = std::any_of(rows_.begin(), rows_.end(), [&](const ops::SparseRow& row) { return checked(row); });
+    const int64_t stride = check ? int64_t{batch.page_table_stride} * a.cache.page_size : 0;
+    reads_.resize(stats_.size() * static_cast<size_t>(stride));
+    log_sums_.resize(check ? rows.size() * static_cast<size_t>(a.num_heads) : 0);
     ops_.sparse_attention({.q = a.q,
                            .q_stride = a.q_stride,
                            .num_heads = a.num_heads,
                            .scale = a.scale,
                            .cache = a.cache,
                            .map = *maps_.layer(layer),
-                           .rows = rows,
+                           .rows = rows_,
                            .sinks = config_.sinks,
                            .recent = config_.recent,
                            .fine_divisor = config_.fine_divisor,
                            .out = a.out,
                            .out_stride = a.out_stride,
-                           .stats = stats_.data()},
+                           .stats = stats_.data(),
+                           .reads = check ? reads_.data() : nullptr,
+                           .reads_stride = stride,
+                           .log_sums = check ? log_sums_.data() : nullptr},
                           batch);
     for (size_t i = 0; i < stats_.size(); ++i) {
-      const ops::SparseRow& row = rows[i / static_cast<size_t>(heads)];
-      accounts_[static_cast<size_t>(row.seq)].add({.reads = 1,
-                                                   .bytes = stats_[i].bytes,
-                                                   .dense_bytes = kv_bytes(a.cache, row.position + 1),
-                                                   .exact_share = stats_[i].exact_share,
-                                                   .coded_share = stats_[i].coded_share,
-                                                   .estimated_share = stats_[i].estimated_share});
+      const ops::SparseRow& row = rows_[i / static_cast<size_t>(heads)];
+      const auto head = static_cast<int32_t>(i % static_cast<size_t>(heads));
+      account(row, {.reads = 1,
+                    .bytes = stats_[i].bytes,
+                    .dense_bytes = kv_bytes(a.cache, row.position + 1),
+                    .exact_share = stats_[i].exact_share,
+                    .coded_share = stats_[i].coded_share,
+                    .estimated_share = stats_[i].estimated_share});
+      Audit* audit = audit_of(row);
+      if (!audit) continue;
+      audit->add(layer, head, stats_[i]);
+      if (!checked(row)) continue;
+      const size_t heads_before = i / static_cast<size_t>(heads) * static_cast<size_t>(a.num_heads);
+      audit->add(check_densely(a, batch, row, head, std::span(reads_).subspan(i * static_cast<size_t>(stride), static_cast<size_t>(stride)),
+                               std::span(log_sums_).subspan(heads_before, static_cast<size_t>(a.num_heads))));
     }
   }
 
  private:
+  /// By random bits that the draw does not use; all heads of a row and layer together.
+  bool checked(const ops::SparseRow& row) const {
+    if (!row.audit || config_.audit_dense <= 0) return false;
+    return static_cast<double>(Audit::bits_of_layer(row.audit, -1) >> 11) * 0x1p-53 < double{config_.audit_dense};
+  }
+
   ops::Ops& ops_;
   const SelectionConfig config_;
   PlacedMaps maps_;
+  std::vector<ops::SparseRow> rows_;
   std::vector<ops::SparseStats> stats_;
+  std::vector<ops::SparseRead> reads_;  // [rows, kv_heads, positions], of steps that are checked
+  std::vector<float> log_sums_;         // [rows, num_heads]
 };
 
 }  // namespace
