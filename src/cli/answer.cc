@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <utility>
@@ -73,6 +74,7 @@ Answer stream_answer(EngineThread& engine, Request request, InterruptHandler& in
     }
     if (output->finish != FinishReason::kNone) answer.finish = output->finish;
     done = output->request_done;
+    if (done) answer.selection = output->selection;
   }
   answer.total_s = now_s() - start;
   return answer;
@@ -85,6 +87,24 @@ std::string describe(const Answer& a) {
   const double decode_s = a.total_s - a.first_token_s;
   if (a.tokens > 1 && decode_s > 0) text += fmt::format(" at {:.1f} tokens/s", (a.tokens - 1) / decode_s);
   return text + ", " + finish_text(a);
+}
+
+std::string describe_selection(const SelectionAccount& read) {
+  if (read.reads == 0) return {};
+  const auto n = static_cast<double>(read.reads);
+  std::string text = fmt::format("read 1/{:.1f} of K/V: {:.1f}% of the attention exactly, {:.1f}% in codes, {:.2f}% estimated",
+                                 read.dense_bytes / read.bytes, 100 * read.exact_share / n, 100 * read.coded_share / n,
+                                 100 * read.estimated_share / n);
+  const AuditSums& a = read.audit;
+  if (a.reads == 0) return text;
+  const Interval error = a.estimated_error.interval(a.reads);
+  const double counted = a.estimated / static_cast<double>(a.reads);
+  text += fmt::format("; audited: {:.2f}% ({:.2f}% to {:.2f}%) estimated, off by {:+.2f}%", 100 * (counted + error.mean),
+                      100 * std::max(0.0, counted + error.low), 100 * (counted + error.high), 100 * error.mean);
+  if (a.checked > 0)
+    text += fmt::format("; recomputed densely: {:.2f}%, output off by {:.1f}%", 100 * a.true_estimated / static_cast<double>(a.checked),
+                        100 * a.output_error / static_cast<double>(a.checked));
+  return text;
 }
 
 std::string terminal_safe(std::string_view text) {

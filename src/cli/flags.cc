@@ -123,8 +123,9 @@ FlagGroup& FlagGroup::number(const std::string& name, std::optional<uint64_t>& v
   return *this;
 }
 
-FlagGroup& FlagGroup::decimal(const std::string& name, float& value, double low, double high, const std::string& help) {
-  add(name, "X", help, default_note(fmt::format("{}", value)),
+FlagGroup& FlagGroup::decimal(const std::string& name, float& value, double low, double high, const std::string& help,
+                              const std::string& zero_means) {
+  add(name, "X", help, number_note(value, zero_means),
       [&value, low, high](const std::string& t) { value = static_cast<float>(parse_decimal(t, low, high)); });
   return *this;
 }

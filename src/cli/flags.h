@@ -36,7 +36,8 @@ class FlagGroup {
   FlagGroup& number(const std::string& name, std::optional<uint64_t>& value, const std::string& help,
                     const std::string& absent);
   /// A decimal number from `low` to `high`.
-  FlagGroup& decimal(const std::string& name, float& value, double low, double high, const std::string& help);
+  FlagGroup& decimal(const std::string& name, float& value, double low, double high, const std::string& help,
+                     const std::string& zero_means = {});
   FlagGroup& decimal(const std::string& name, double& value, double low, double high, const std::string& help,
                      const std::string& zero_means = {});
   FlagGroup& decimal(const std::string& name, std::optional<float>& value, double low, double high, const std::string& help,

@@ -77,7 +77,9 @@ struct GenerationSession::State {
     const Answer a = stream_answer(*engine, Request{std::move(prompt), sampling}, interrupts,
                                    [this](std::string_view piece) { write_out(piece, terminal); });
     write_out("\n", false);
-    if (options.statistics) fmt::print(stderr, "{}[{}]{}\n", isatty(STDERR_FILENO) ? "\033[2m" : "", describe(a), isatty(STDERR_FILENO) ? "\033[0m" : "");
+    if (!options.statistics) return a;
+    for (const std::string& line : {describe(a), describe_selection(a.selection)})
+      if (!line.empty()) fmt::print(stderr, "{}[{}]{}\n", isatty(STDERR_FILENO) ? "\033[2m" : "", line, isatty(STDERR_FILENO) ? "\033[0m" : "");
     return a;
   }
 

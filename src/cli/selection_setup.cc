@@ -55,7 +55,12 @@ void add_selection_flags(FlagGroup& group, SelectionConfig& config) {
     if (p.serves) help += fmt::format(" {} ({}),", p.name, p.help);
   help.pop_back();
   group.choice("--policy", policy_names(true), help, [&config](const std::string& v) { config.policy = v; })
-      .number("--budget", config.budget, 1, 1 << 20, "Tokens that a policy reads exactly, per query and KV head, beside the first page and the newest");
+      .number("--budget", config.budget, 1, 1 << 20, "Tokens that a policy reads exactly, per query and KV head, beside the first page and the newest")
+      .decimal("--budget-share", config.budget_share, 0, 1, "Read this share of the context exactly instead; --coded grows with it", "off")
+      .decimal("--top-p-mass", config.top_p, 0, 1, "tinyserve: of --budget tokens only the fewest best that have this share of the attention", "off")
+      .decimal("--epsilon", config.epsilon, 0, 0.999, "tinyserve: move the budget so that this share of the attention, as audited, is estimated and not read", "off")
+      .toggle("--audit", config.audit, "tinyserve: look up what one page and one token of each read weigh in truth, for the account in the answer")
+      .decimal("--audit-dense", config.audit_dense, 0, 1, "tinyserve: recompute this share of (query, layer) densely to check the audit; slow", "none");
   add_selection_detail_flags(group, config);
 }
 

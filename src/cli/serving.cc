@@ -22,9 +22,10 @@ std::string folder_name(const std::filesystem::path& folder) {
   return std::filesystem::weakly_canonical(folder / "config.json", error).parent_path().filename().string();
 }
 
-ServerConfig complete(ServerConfig config, const ModelRuntime& runtime) {
+ServerConfig complete(ServerConfig config, const ModelRuntime& runtime, const EngineConfig& engine) {
   if (config.model_names.empty()) config.model_names = {folder_name(runtime.folder())};
   config.default_sampling = read_default_sampling(runtime.folder());
+  config.selection = engine.selection;
   return config;
 }
 
@@ -32,7 +33,7 @@ ServerConfig complete(ServerConfig config, const ModelRuntime& runtime) {
 
 struct Serving::State {
   State(ModelRuntime& runtime, const EngineConfig& engine_config, ServerConfig c, const std::string& template_file)
-      : config(complete(std::move(c), runtime)),
+      : config(complete(std::move(c), runtime, engine_config)),
         text_parts(load_text_parts(runtime.folder(), template_file)),
         metrics(config.model_names.front()),
         trace(config.record_trace.empty()

@@ -17,7 +17,7 @@ class ModelRuntime;
 class Serving {
  public:
   /// `template_file`: see load_text_parts. config.model_names and config.default_sampling are filled from the model's
-  /// folder where they are empty. Throws InputError.
+  /// folder where they are empty, config.selection from `engine`. Throws InputError.
   Serving(ModelRuntime& runtime, const EngineConfig& engine, ServerConfig config, const std::string& template_file = {});
   ~Serving();
   Server& server();

@@ -71,7 +71,10 @@ void StepDriver::run(int32_t num_seqs, int32_t first_seq, int32_t context, int32
   step.layout.positions = positions_.data();
   step.layout.slots = slots_.data();
   step.selector = selector_.get();
-  selections_.assign(static_cast<size_t>(num_seqs), {.from = selection_.from - 1, .exact = selection_.budget, .coded = selection_.coded});
+  selections_.assign(static_cast<size_t>(num_seqs), selection_of(terms_of(selection_), 0));
+  audits_.resize(static_cast<size_t>(num_seqs));
+  if (terms_of(selection_).audit)
+    for (size_t s = 0; s < selections_.size(); ++s) selections_[s].audit = &(audits_[s] = Audit(s));
   if (selector_ && decodes) step.selections = selections_;
   model_.forward(step, storage_.layers(), logits_->as<float>());
   if (selector_ && decodes)

@@ -43,6 +43,7 @@ class StepDriver {
   SelectionConfig selection_;
   std::unique_ptr<Selector> selector_;  // null: dense
   std::vector<SequenceSelection> selections_;
+  std::vector<Audit> audits_;  // of one step: what audits cost is part of it
   SelectionAccount account_;
   std::mt19937 random_{1};
   std::vector<int32_t> page_table_;  // [max_seqs, pages_per_seq]

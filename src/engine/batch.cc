@@ -20,7 +20,7 @@ Batch::Batch(int32_t page_size, int32_t max_tokens, int32_t max_seqs, int32_t ma
   logit_rows_.reserve(max_logit_rows);
 }
 
-Step Batch::build(const StepPlan& plan, const SelectionConfig& selection) {
+Step Batch::build(const StepPlan& plan) {
   logit_rows_.clear();
   int32_t num_tokens = 0, num_seqs = 0;
   cu_query_lens_[0] = 0;
@@ -37,10 +37,7 @@ Step Batch::build(const StepPlan& plan, const SelectionConfig& selection) {
     const int32_t scored_from = std::max(item.start, sequence.request->first_prompt_logit());
     for (int32_t i = 0; i < item.num_prompt_logits; ++i) logit_rows_.push_back(row_of_zero + scored_from + i);
     if (item.samples) logit_rows_.push_back(num_tokens - 1);
-    // By position, not by step: a token that is computed again after a preemption attends as it did.
-    selections_[num_seqs] = {.from = std::max(sequence.request->num_prompt, selection.from - 1),
-                             .exact = selection.budget,
-                             .coded = selection.coded};
+    selections_[num_seqs] = selection_for(item);
     kv_lens_[num_seqs] = end;
     cu_query_lens_[++num_seqs] = num_tokens;
   }
@@ -57,6 +54,21 @@ Step Batch::build(const StepPlan& plan, const SelectionConfig& selection) {
                  .positions = positions_.data(),
                  .slots = slots_.data()};
   return step;
+}
+
+/// By position, not by step: a token that is computed again after a preemption attends as it did.
+SequenceSelection Batch::selection_for(const StepItem& item) {
+  Sequence& sequence = *item.sequence;
+  const SelectionTerms& terms = sequence.request->terms;
+  SequenceSelection s = selection_of(terms, sequence.request->num_prompt);
+  if (terms.dense) return s;
+  s.counted = sequence.num_accounted;
+  if (terms.audit) s.audit = &sequence.audit;
+  if (sequence.budget.active()) {
+    sequence.budget.extend(s.from, item.start + item.num_tokens);
+    s.budgets = sequence.budget.budgets();
+  }
+  return s;
 }
 
 void Batch::fill_table_row(int32_t row, const Sequence& sequence) {

@@ -4,7 +4,6 @@
 
 #include "engine/scheduler.h"
 #include "model/model.h"
-#include "select/selection_config.h"
 
 namespace tinyserve {
 
@@ -16,14 +15,15 @@ class Batch {
 
   /// Valid until the next call. Logits come in the order of items: the rows that score the prompt, then the one that
   /// picks a token.
-  /// Of an answer's tokens those at `selection.from` - 1 and beyond, which see that many, attend by selection.
-  Step build(const StepPlan& plan, const SelectionConfig& selection = {});
+  /// An answer's tokens attend as its request's terms say, prompts densely.
+  Step build(const StepPlan& plan);
 
  private:
   struct Row {
     uint64_t uid = 0, version = 0;
     int32_t num_pages = 0;
   };
+  static SequenceSelection selection_for(const StepItem& item);
   void fill_table_row(int32_t row, const Sequence& sequence);
 
   int32_t page_size_, max_pages_;

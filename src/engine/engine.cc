@@ -1,7 +1,6 @@
 #include "engine/engine.h"
 
 #include "engine/engine_state.h"
-#include "engine/sampling_params.h"
 #include "kv/page_map.h"
 #include "text/tokenizer.h"
 
@@ -38,7 +37,7 @@ const EngineConfig& Engine::config() const { return state_->config; }
 const MemoryPlan& Engine::memory() const { return state_->memory; }
 
 void Engine::check_request(const Request& request) const {
-  validate(request, state_->vocab_size, state_->memory.max_context);
+  state_->check(request);
 }
 
 void Engine::add(uint64_t id, Request request, OutputSink sink) {

@@ -27,10 +27,11 @@ struct Setting {
   int32_t page_size;
   int32_t requests;
   int32_t select_from = 0;  ///< 0: dense
+  float epsilon = 0;        ///< 0: a fixed budget
 };
 
 void PrintTo(const Setting& s, std::ostream* out) {
-  *out << s.backend << " " << dtype_name(s.dtype) << (s.int8 ? " int8" : "") << (s.select_from > 0 ? " sparse" : "");
+  *out << s.backend << " " << dtype_name(s.dtype) << (s.int8 ? " int8" : "") << (s.select_from > 0 ? " sparse" : "") << (s.epsilon > 0 ? " by feedback" : "");
 }
 
 class EngineModelTest : public ::testing::TestWithParam<Setting> {
@@ -56,7 +57,7 @@ class EngineModelTest : public ::testing::TestWithParam<Setting> {
   /// With little to read beyond a short length, so that most of an answer comes from codes.
   void select(EngineConfig& config, Model& model) {
     if (GetParam().select_from == 0) return;
-    config.selection = {.policy = "tinyserve", .budget = 20, .coded = 24, .from = GetParam().select_from};
+    config.selection = {.policy = "tinyserve", .budget = 20, .coded = 24, .from = GetParam().select_from, .epsilon = GetParam().epsilon};
     std::vector<int32_t> text;
     for (int32_t t = 0; t < 512; ++t) text.push_back(static_cast<int32_t>(testing::mix(t % 300) % 8192));
     if (!maps) maps = std::make_shared<const SelectionMaps>(calibrate(model, *ops, text, 256));
@@ -116,6 +117,13 @@ TEST_P(EngineModelTest, AnswersDoNotDependOnTheBatch) {
       }
     }
   }
+  // What preempted ones read again counts once.
+  const SelectionAccount &read = engine.stats().selection, &read_alone = lonely.stats().selection;
+  EXPECT_EQ(read.reads, read_alone.reads);
+  EXPECT_NEAR(read.bytes, read_alone.bytes, 1e-9 * read.bytes);
+  EXPECT_EQ(read.audit.reads, read.reads);
+  EXPECT_EQ(read.audit.estimated_error.draws, read_alone.audit.estimated_error.draws);
+  EXPECT_NEAR(read.audit.estimated_error.sum, read_alone.audit.estimated_error.sum, 1e-9 * static_cast<double>(read.reads));
 }
 
 #ifdef TINYSERVE_SANITIZED
@@ -127,7 +135,8 @@ INSTANTIATE_TEST_SUITE_P(Backends, EngineModelTest,
                          ::testing::Values(kPlain, Setting{"cpu", DType::kF32, false, 200, 60, 16, 10},
                                            Setting{"cpu", DType::kBF16, false, 300, 80, 16, 10},
                                            Setting{"cpu", DType::kBF16, true, 300, 60, 32, 10},
-                                           Setting{"cpu", DType::kBF16, false, 300, 80, 16, 8, 150}));
+                                           Setting{"cpu", DType::kBF16, false, 300, 80, 16, 8, 150},
+                                           Setting{"cpu", DType::kBF16, false, 300, 80, 16, 8, 150, 0.05f}));
 
 }  // namespace
 }  // namespace tinyserve

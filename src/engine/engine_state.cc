@@ -23,6 +23,7 @@ void check_selection(const EngineConfig& config) {
   if (!policy.serves) throw InputError(fmt::format("the policy '{}' is for evaluation only; the server has: {}", s.policy, fmt::join(policy_names(true), ", ")));
   if (s.budget < 1 || s.coded < 0 || s.from < 0 || s.fine_divisor < 1 || s.sinks < 0 || s.recent < 0)
     throw InputError("selection: the budget must be at least 1 token, other sizes must not be negative");
+  if (const auto fault = find_fault(s)) throw InputError(fmt::format("selection: \"{}\" {}", fault->field, fault->why));
   if (policy.codes && config.page_size != ops::kCodePage)
     throw InputError(fmt::format("the policy '{}' needs pages of {} tokens, not {}", s.policy, ops::kCodePage, config.page_size));
   if (policy.codes && !config.maps) throw InputError(fmt::format("the policy '{}' needs maps of the model's keys", s.policy));
@@ -59,6 +60,14 @@ SchedulerConfig scheduler_config(const EngineConfig& config, int32_t vocab_size)
           .max_step_tokens = config.max_step_tokens,
           .max_prefill_with_decodes = config.max_prefill_with_decodes,
           .max_logit_rows = static_cast<int32_t>(std::max<int64_t>(rows, config.max_running + 1))};
+}
+
+/// What an answer's audit draws by: its seed, else always the same, and its prompt, so that a greedy answer whose budget follows its
+/// audit can be repeated.
+uint64_t audit_seed(const Request& request) {
+  uint64_t seed = request.sampling.seed.value_or(0);
+  for (const int32_t token : request.prompt) seed = (seed ^ static_cast<uint32_t>(token)) * 0x100000001B3u;  // FNV-1a
+  return seed;
 }
 
 bool contains(const std::vector<int32_t>& list, int32_t token) {
@@ -124,8 +133,14 @@ void Engine::State::on_forget(int32_t page, const PageContent& content) {
     tiers->evicted(page, content.name);
 }
 
+void Engine::State::check(const Request& request) const {
+  validate(request, vocab_size, memory.max_context);
+  if (const auto fault = find_fault(config.selection, request.selection))
+    throw InputError(fmt::format("selection: \"{}\" {}", fault->field, fault->why));
+}
+
 void Engine::State::add(uint64_t id, Request input, OutputSink sink) {
-  validate(input, vocab_size, memory.max_context);
+  check(input);
   if (scheduler.num_queued() >= config.max_queued)
     throw QueueFull(fmt::format("{} requests are waiting; ask again later", config.max_queued));
   TS_CHECK(!requests.contains(id), "request ids are unique");
@@ -136,6 +151,8 @@ void Engine::State::add(uint64_t id, Request input, OutputSink sink) {
   request->cache_salt = std::move(input.cache_salt);
   request->num_prompt = static_cast<int32_t>(input.prompt.size());
   request->max_tokens = request->sampling.max_tokens.value_or(memory.max_context - request->num_prompt);
+  request->terms = terms_of(config.selection, input.selection);
+  request->audit_seed = audit_seed(input);
   request->seed = request->sampling.seed.value_or(next_seed += 0x9E3779B97F4A7C15u);
   if (!request->sampling.stop.empty()) request->stops = std::make_shared<const StopSet>(request->sampling.stop);
   request->sink = std::move(sink);
@@ -157,8 +174,11 @@ void Engine::State::add(uint64_t id, Request input, OutputSink sink) {
 Sequence& Engine::State::add_choice(RequestState& request, int32_t index, ChoiceHistory history) {
   request.choices.push_back(std::make_unique<Sequence>(request, index, kv.pool(), std::move(history),
                                                        TextStream(texts, request.sampling, request.stops)));
-  request.choices.back()->uid = next_uid++;
-  return *request.choices.back();
+  Sequence& choice = *request.choices.back();
+  choice.uid = next_uid++;
+  choice.audit = Audit(request.audit_seed);
+  if (request.terms.epsilon > 0) choice.budget = BudgetControl(request.terms.epsilon, request.terms.exact);
+  return choice;
 }
 
 bool Engine::State::plan_step() {
@@ -180,7 +200,7 @@ void Engine::State::run_step() {
     scheduler.commit(plan);
     if (tiers) tiers->move(plan.promotions);
     storage.copy_pages(plan.copies);
-    Step step = batch.build(plan, config.selection);
+    Step step = batch.build(plan);
     step.selector = selector.get();
     if (!selector) step.selections = {};
     const double begin = now_seconds();
@@ -245,9 +265,13 @@ void Engine::State::measure(double forward_s) {
 void Engine::State::account() {
   if (!selector) return;
   for (size_t i = 0; i < plan.items.size(); ++i) {
+    const StepItem& item = plan.items[i];
     const SelectionAccount& read = selector->accounts()[i];
-    plan.items[i].sequence->request->selection.add(read);
+    item.sequence->request->selection.add(read);
     counters.selection.add(read);
+    item.sequence->num_accounted = std::max(item.sequence->num_accounted, item.start + item.num_tokens);
+    const Audit::Recent recent = item.sequence->audit.take_recent();
+    if (item.sequence->budget.active()) item.sequence->budget.observe(recent);
   }
 }
 
@@ -338,6 +362,7 @@ bool Engine::State::accept(Sequence& sequence, int32_t token, const float* row) 
   if (request.sampling.logprobs >= 0) output.logprobs.push_back(sampler.logprob(row, token, request.sampling.logprobs));
   sequence.tokens.push_back(token);
   sequence.history.add(token);
+  sequence.audit.follow(token);
   ++request.num_generated;
   ++counters.generated_tokens;
   output.finish = judge(sequence, token, output);
@@ -387,6 +412,8 @@ void Engine::State::emit(RequestState& request, Sequence* sequence, Output&& out
   }
   if (output.finish != FinishReason::kNone && --request.num_unfinished == 0) {
     output.request_done = true;
+    for (const auto& choice : request.choices) request.selection.audit.add(choice->audit.sums());
+    counters.selection.audit.add(request.selection.audit);
     output.selection = request.selection;
     observer->on_finish(now_seconds() - request.arrival_time, request.num_prompt, request.num_generated,
                         reason_name(output.finish));

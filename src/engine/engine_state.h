@@ -25,6 +25,8 @@ struct Engine::State : PrefixListener {
 
   /// The prefix cache gives a page away.
   void on_forget(int32_t page, const PageContent& content) override;
+  /// Throws InputError.
+  void check(const Request& request) const;
   void add(uint64_t id, Request request, OutputSink sink);
   bool plan_step();
   void run_step();

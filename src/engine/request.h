@@ -41,6 +41,8 @@ struct Request {
   SamplingParams sampling;
   /// Pages are shared between requests of the same salt only: what is in the cache cannot be probed without knowing it.
   std::string cache_salt = {};
+  /// How the answer attends to a long context, where it is not to be as the engine's configuration says.
+  SelectionRequest selection = {};
 };
 
 struct TokenLogprob {

@@ -11,6 +11,7 @@
 #include "engine/text_stream.h"
 #include "kv/page_hash.h"
 #include "kv/page_table.h"
+#include "select/budget_control.h"
 
 namespace tinyserve {
 
@@ -36,6 +37,9 @@ struct Sequence {
   std::vector<PageHash> hashes;  ///< of the full pages of `tokens`, computed when first wanted
   ChoiceHistory history;
   TextStream text;
+  Audit audit;                ///< of its sparse reads
+  BudgetControl budget;       ///< active with a wanted epsilon
+  int32_t num_accounted = 0;  ///< positions below have been accounted; what a preempted one computes again counts once
   double last_token_time = 0;
   bool finished = false;
 };
@@ -49,7 +53,7 @@ struct RequestState {
   std::shared_ptr<const StopSet> stops;  ///< null: no stop strings
   int32_t num_prompt = 0;
   int32_t max_tokens = 0;  ///< of an answer, resolved
-  uint64_t seed = 0;
+  uint64_t seed = 0, audit_seed = 0;
   OutputSink sink;
   double arrival_time = 0;
   bool scheduled = false;                          ///< has left the queue
@@ -57,6 +61,7 @@ struct RequestState {
   int32_t cached_tokens = 0;                       ///< of the prompt, found in the prefix cache
   int32_t num_unfinished = 0;                      ///< choices
   int64_t num_generated = 0;                       ///< tokens, over all choices
+  SelectionTerms terms;                            ///< how they attend
   SelectionAccount selection;                      ///< what they read
   std::vector<TokenLogprob> prompt_logprobs;       ///< so far, until they go out with the first output
   int32_t num_scored = 0;                          ///< prompt positions whose logits have been taken

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "server/api_error.h"
 #include "server/request_parts.h"
+#include "server/selection_field.h"
 
 namespace tinyserve {
 namespace {
@@ -169,6 +170,7 @@ GenerationPlan plan_chat(const OrderedJson& body, const ApiContext& context) {
   plan.model = read_model(body, context.config);
   refuse_unsupported(fields, true);
   plan.sampling = read_sampling(fields, context, true);
+  plan.selection = read_selection(fields, context.config.selection);
   plan.cache_salt = read_cache_salt(fields);
   read_stream(fields, plan);
   plan.token_ids_as_text = fields.boolean("return_tokens_as_token_ids").value_or(false);

@@ -6,6 +6,7 @@
 
 #include "server/api_error.h"
 #include "server/request_parts.h"
+#include "server/selection_field.h"
 
 namespace tinyserve {
 namespace {
@@ -79,6 +80,7 @@ GenerationPlan plan_completion(const OrderedJson& body, const ApiContext& contex
   plan.model = read_model(body, context.config);
   refuse_unsupported(fields, false);
   plan.sampling = read_sampling(fields, context, false);
+  plan.selection = read_selection(fields, context.config.selection);
   plan.cache_salt = read_cache_salt(fields);
   read_stream(fields, plan);
   plan.echo = fields.boolean("echo").value_or(false);

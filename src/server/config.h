@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "select/selection_config.h"
+
 namespace tinyserve {
 
 /// Sampling a request gets when it says nothing itself: generation_config.json's values, then OpenAI's.
@@ -27,6 +29,7 @@ struct ServerConfig {
   /// Names requests may ask for; the first is the one answers carry. At least one.
   std::vector<std::string> model_names;
   DefaultSampling default_sampling;
+  SelectionConfig selection;  ///< the engine's, which a request may change for itself
   std::string record_trace;  ///< file for a trace of the requests, without their text (docs/replay.md); empty: none
 
   // Limits on what clients send. Sizes in bytes, times in seconds.

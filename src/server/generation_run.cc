@@ -37,7 +37,7 @@ void GenerationRun::start(Generation generation) {
     for (size_t i = 0; i < num_prompts; ++i) {
       if (cancelled()) return;
       const uint64_t id =
-          backend_.submit({generation_->plan().prompts[i].ids, generation_->plan().sampling, salt},
+          backend_.submit({generation_->plan().prompts[i].ids, generation_->plan().sampling, salt, generation_->plan().selection},
                           [self = shared_from_this(), i](Output&& output) { self->hear(i, std::move(output)); });
       bool too_late = false;
       {

@@ -182,6 +182,24 @@ struct ServerMetrics::State {
       counter("tinyserve:selection_dense_bytes_total", "Bytes of K and V that dense attention would have read in their place.");
   prometheus::Counter& selected_estimated = counter("tinyserve:selection_estimated_total",
                                                    "Sum of the shares of attention that were estimated, not read; over selection_reads_total the mean.");
+  prometheus::Counter& audited_reads =
+      counter("tinyserve:selection_audited_reads_total", "Of selection_reads_total those that were audited, of answers that have ended.");
+  prometheus::Counter& audit_draws = counter("tinyserve:selection_audit_draws_total", "Pages and tokens whose true weights audits looked up.");
+  prometheus::Gauge& audited_share = gauge("tinyserve:selection_audited_estimated_share",
+                                           "Audited true share of attention that was estimated, not read: mean over all audited reads.");
+  prometheus::Gauge& audited_error =
+      gauge("tinyserve:selection_audited_error", "Audited true share of what was estimated less what the answers counted for it.");
+  prometheus::Gauge& audited_error_half =
+      gauge("tinyserve:selection_audited_error_half_width", "Half the width of its 95% confidence interval; the share's has the same.");
+  prometheus::Gauge& coded_error = gauge("tinyserve:selection_audited_coded_error", "The same error of what was read in codes.");
+  prometheus::Gauge& coded_error_half =
+      gauge("tinyserve:selection_audited_coded_error_half_width", "Half the width of its 95% confidence interval.");
+  prometheus::Counter& dense_reads =
+      counter("tinyserve:selection_dense_checks_total", "Audited reads that were recomputed densely (--audit-dense).");
+  prometheus::Gauge& dense_share =
+      gauge("tinyserve:selection_dense_estimated_share", "True share of attention that was estimated, mean over dense checks.");
+  prometheus::Gauge& dense_output_error =
+      gauge("tinyserve:selection_dense_output_error", "|output - dense output| / |dense output|, mean over dense checks.");
   prometheus::Counter& steps = counter("tinyserve:engine_steps_total", "Steps of the engine.");
   prometheus::Family<prometheus::Counter>& success = prometheus::BuildCounter()
                                                          .Name("tinyserve:request_success_total")
@@ -191,6 +209,8 @@ struct ServerMetrics::State {
                                                       .Name("tinyserve:http_requests_total")
                                                       .Help("HTTP answers, by route and status.")
                                                       .Register(registry);
+
+  void show_audit(const AuditSums& audit);
 
   std::mutex scrape;  // two scrapes at once must not both add the same growth
   EngineStats last;   // engine counters as of the last scrape
@@ -205,6 +225,27 @@ ServerMetrics::ServerMetrics(const std::string& model_name) : state_(std::make_u
 }
 
 ServerMetrics::~ServerMetrics() = default;
+
+void ServerMetrics::State::show_audit(const AuditSums& a) {
+  AuditSums& before = last.selection.audit;
+  const auto grow = [](prometheus::Counter& counter, int64_t now, int64_t was) {
+    if (now > was) counter.Increment(static_cast<double>(now - was));
+  };
+  grow(audited_reads, a.reads, before.reads);
+  grow(audit_draws, a.estimated_error.draws + a.coded_error.draws, before.estimated_error.draws + before.coded_error.draws);
+  grow(dense_reads, a.checked, before.checked);
+  if (a.reads < before.reads) return;
+  before = a;
+  const Interval error = a.estimated_error.interval(a.reads), coded = a.coded_error.interval(a.reads);
+  const auto mean = [](double sum, int64_t n) { return n > 0 ? sum / static_cast<double>(n) : 0; };
+  audited_share.Set(mean(a.estimated, a.reads) + error.mean);
+  audited_error.Set(error.mean);
+  audited_error_half.Set((error.high - error.low) / 2);
+  coded_error.Set(coded.mean);
+  coded_error_half.Set((coded.high - coded.low) / 2);
+  dense_share.Set(mean(a.true_estimated, a.checked));
+  dense_output_error.Set(mean(a.output_error, a.checked));
+}
 
 void ServerMetrics::on_queue_time(double seconds) { state_->queue_time.Observe(seconds); }
 void ServerMetrics::on_first_token(double seconds) { state_->first_token.Observe(seconds); }
@@ -278,6 +319,7 @@ std::string ServerMetrics::text(const EngineStats& stats, int64_t connections) {
   grow_by(s.selected_bytes, stats.selection.bytes, read.bytes);
   grow_by(s.selected_dense, stats.selection.dense_bytes, read.dense_bytes);
   grow_by(s.selected_estimated, stats.selection.estimated_share, read.estimated_share);
+  s.show_audit(stats.selection.audit);
   grow(s.growths, f.growths, s.last.fragmentation.growths);
   grow(s.contiguous_growths, f.contiguous_growths, s.last.fragmentation.contiguous_growths);
   grow(s.moved, stats.compaction.pages_moved, s.last.compaction.pages_moved);

@@ -62,5 +62,37 @@ TEST(ServerMetrics, NamesAndValues) {
     EXPECT_THAT(text, HasSubstr(line));
 }
 
+TEST(ServerMetrics, WhatSelectionReadAndAuditsFound) {
+  ServerMetrics metrics("m");
+  EngineStats stats;
+  EXPECT_THAT(metrics.text(stats, 0), HasSubstr("tinyserve:selection_reads_total{model_name=\"m\"} 0"));
+  stats.selection = {.reads = 8, .bytes = 100, .dense_bytes = 1000, .exact_share = 6, .coded_share = 1, .estimated_share = 1};
+  AuditSums& audit = stats.selection.audit;
+  audit.reads = 4, audit.estimated = 0.5;
+  audit.estimated_error = {.draws = 3, .sum = 0.5, .variance = 0.25, .freedom = 0.0625};  // one degree of freedom
+  audit.coded_error = {.draws = 4, .sum = -1, .variance = 0, .freedom = 0};
+  audit.checked = 2, audit.true_estimated = 0.5, audit.output_error = 0.25;
+  metrics.text(stats, 0);
+  stats.selection.reads = 10, stats.selection.bytes = 150;
+  const std::string text = metrics.text(stats, 0);
+  for (const char* line : {
+           "tinyserve:selection_reads_total{model_name=\"m\"} 10",
+           "tinyserve:selection_bytes_total{model_name=\"m\"} 150",
+           "tinyserve:selection_dense_bytes_total{model_name=\"m\"} 1000",
+           "tinyserve:selection_estimated_total{model_name=\"m\"} 1",
+           "tinyserve:selection_audited_reads_total{model_name=\"m\"} 4",
+           "tinyserve:selection_audit_draws_total{model_name=\"m\"} 7",
+           "tinyserve:selection_audited_estimated_share{model_name=\"m\"} 0.25",
+           "tinyserve:selection_audited_error{model_name=\"m\"} 0.125",
+           "tinyserve:selection_audited_error_half_width{model_name=\"m\"} 1.58",
+           "tinyserve:selection_audited_coded_error{model_name=\"m\"} -0.25",
+           "tinyserve:selection_audited_coded_error_half_width{model_name=\"m\"} 0",
+           "tinyserve:selection_dense_checks_total{model_name=\"m\"} 2",
+           "tinyserve:selection_dense_estimated_share{model_name=\"m\"} 0.25",
+           "tinyserve:selection_dense_output_error{model_name=\"m\"} 0.125",
+       })
+    EXPECT_THAT(text, HasSubstr(line));
+}
+
 }  // namespace
 }  // namespace tinyserve

@@ -36,6 +36,7 @@ struct GenerationPlan {
   std::string model;                 ///< name the answer carries
   std::vector<PromptInput> prompts;  ///< at least one
   SamplingParams sampling;           ///< of every prompt
+  SelectionRequest selection;        ///< of every prompt
   std::string cache_salt;            ///< as asked for; cache_salt.h makes the engine's of it
 };
 

@@ -193,6 +193,39 @@ Json prompt_logprobs_json(const std::vector<TokenLogprob>& tokens, int32_t num_t
   return list;
 }
 
+namespace {
+
+Json interval_json(const Interval& i) { return Json::array({i.low, i.high}); }
+
+/// Null when nothing was audited.
+Json audit_json(const AuditSums& a) {
+  if (a.reads == 0) return nullptr;
+  const auto n = static_cast<double>(a.reads);
+  const Interval error = a.estimated_error.interval(a.reads), coded_error = a.coded_error.interval(a.reads);
+  const double estimated = a.estimated / n, coded = a.coded / n;
+  const auto moved = [](const Interval& i, double by) { return Interval{i.mean + by, i.low + by, i.high + by}; };
+  Json audit = {{"reads", a.reads},
+                {"draws", a.estimated_error.draws + a.coded_error.draws},
+                {"estimated_share", estimated + error.mean},
+                {"estimated_interval", interval_json(moved(error, estimated))},
+                {"estimated_error", error.mean},
+                {"estimated_error_interval", interval_json(error)},
+                {"coded_share", coded + coded_error.mean},
+                {"coded_interval", interval_json(moved(coded_error, coded))},
+                {"coded_error", coded_error.mean},
+                {"coded_error_interval", interval_json(coded_error)}};
+  if (a.checked > 0) {
+    const auto checked = static_cast<double>(a.checked);
+    audit["dense"] = {{"reads", a.checked},
+                      {"estimated_share", a.true_estimated / checked},
+                      {"coded_share", a.true_coded / checked},
+                      {"output_error", a.output_error / checked}};
+  }
+  return audit;
+}
+
+}  // namespace
+
 Json usage_json(int64_t prompt_tokens, int64_t completion_tokens, int64_t cached_tokens, const SelectionAccount& s) {
   Json usage = {{"prompt_tokens", prompt_tokens},
           {"completion_tokens", completion_tokens},
@@ -204,6 +237,7 @@ Json usage_json(int64_t prompt_tokens, int64_t completion_tokens, int64_t cached
                           {"exact_share", mean(s.exact_share)},
                           {"coded_share", mean(s.coded_share)},
                           {"estimated_share", mean(s.estimated_share)}};
+    if (Json audit = audit_json(s.audit); !audit.is_null()) usage["tinyserve"]["audit"] = std::move(audit);
   }
   return usage;
 }

@@ -26,6 +26,22 @@ def test_statistics_on_stderr(run):
     assert run("generate", QUESTION, *GREEDY, "--no-statistics").stderr == ""
 
 
+def test_an_answer_by_selection_says_what_it_read(run):
+    text = "Once upon a time there was a sailor who lived by the sea. " * 40
+    flags = ("generate", "--raw", text, "--temperature", "0", "--max-tokens", "16", "--ignore-eos")
+    sparse = ("--policy", "tinyserve", "--select-from", "128", "--budget", "32", "--coded", "64")
+    p = run(*flags, *sparse, "--audit-dense", "1")
+    assert p.returncode == 0
+    assert re.search(r"\[read 1/\d+\.\d of K/V: [\d.]+% of the attention exactly, [\d.]+% in codes, [\d.]+% estimated; "
+                     r"audited: [\d.]+% \([\d.]+% to [\d.]+%\) estimated, off by [+-][\d.]+%; recomputed densely: [\d.]+%, output off by [\d.]+%\]", p.stderr), p.stderr
+    assert "audited" not in run(*flags, *sparse, "--no-audit").stderr
+    assert "of K/V" not in run(*flags).stderr
+    for bad, named in ((("--epsilon", "0.1"), "epsilon"), ((*sparse, "--epsilon", "0.1", "--no-audit"), "epsilon"),
+                       ((*sparse, "--budget-share", "0.1", "--top-p-mass", "0.5"), "top_p")):
+        p = run(*flags, *bad)
+        assert p.returncode == 1 and named in p.stderr and p.stderr.count("\n") == 1
+
+
 def test_raw_continues_the_text(run):
     text = "Once upon a time there was a sailor who lived by the sea, and every morning he"
     p = run("generate", "--raw", text, "--temperature", "0", "--max-tokens", "8")

@@ -115,6 +115,15 @@ def server():
     s.stop()
 
 
+@pytest.fixture(scope="module")
+def selecting():
+    """A server whose answers attend by selection beyond 256 tokens."""
+    s = Server("--policy", "tinyserve", "--budget", "64", "--coded", "128", "--select-from", "256", "--audit-dense", "0.05")
+    yield s
+    assert s.process.poll() is None, f"the server died:\n{s.stderr()}"
+    s.stop()
+
+
 @pytest.fixture
 def start_server():
     """start_server(*flags): a server of the test's own."""
