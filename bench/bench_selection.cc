@@ -1,10 +1,12 @@
 // Query-aware selection on the CPU against dense attention, over all layers of known geometries, in alternation.
-//   bench_selection [--threads N] [--model tiny,qwen,1.1b,mha] [--context 8192,32768] [--batch 1] [--exact 256] [--coded 1024]
-//                   [--fine 4] [--value-codes 1] [--isa avx2|avx512|avx512bf16] [--repeat 7] [--layers N]
+//   bench_selection [--threads N] [--model tiny,qwen,1.1b,mha] [--context 8192,32768] [--batch 1] [--exact 256]
+//   [--coded 1024]
+//                   [--fine 4] [--value-codes 1] [--audit 1] [--top-p .9] [--isa avx2|avx512|avx512bf16] [--repeat 7]
+//                   [--layers N]
 //                   [--pages scattered|contiguous]
-// One query a sequence. Keys vary less from axis to axis, tokens and pages lie scattered: what is chosen lies anywhere. Prints what
-// each reads (codes, means, scales, keys and values of all layers), the least time of each phase over the repetitions, and what coding
-// pages costs a token.
+// One query a sequence. Keys vary less from axis to axis, tokens and pages lie scattered: what is chosen lies anywhere.
+// Prints what each reads (codes, means, scales, keys and values of all layers), the least time of each phase over the
+// repetitions, and what coding pages costs a token.
 
 #include <algorithm>
 #include <cmath>
@@ -31,7 +33,8 @@ constexpr Geometry kGeometries[] = {{"tiny", 6, 2, 64, 8}, {"qwen", 14, 2, 64, 2
 constexpr size_t kMostBytes = size_t{3} << 29;  // of K and V held; beyond it fewer layers are used
 
 struct Flags {
-  int threads = 0, repeat = 7, layers = 1000, exact = 256, coded = 1024, fine = 4, value_codes = 1;
+  int threads = 0, repeat = 7, layers = 1000, exact = 256, coded = 1024, fine = 4, value_codes = 1, audit = 0;
+  float top_p = 0;
   std::string models = "tiny,qwen,1.1b,mha", pages = "scattered", contexts = "8192,32768", batches = "1", isa;
 };
 
@@ -155,7 +158,13 @@ void Bench::run(const Geometry& g, int32_t context, int32_t batch) {
   std::vector<int64_t> slots(batch);
   std::vector<SparseRow> rows;
   for (int32_t s = 0; s < batch; ++s)
-    rows.push_back({.row = s, .seq = s, .position = context - 1, .exact = flags_.exact, .coded = flags_.coded});
+    rows.push_back({.row = s,
+                    .seq = s,
+                    .position = context - 1,
+                    .exact = flags_.exact,
+                    .coded = flags_.coded,
+                    .top_p = flags_.top_p,
+                    .audit = static_cast<uint64_t>(flags_.audit) * (s + 1)});
   const BatchLayout layout{.num_seqs = batch, .num_tokens = batch, .cu_query_lens = cu.data(), .kv_lens = lens.data(),
                            .page_table = table.data(), .page_table_stride = pages_each, .positions = positions.data(), .slots = slots.data()};
   const int64_t width = int64_t{g.heads} * d;
@@ -208,7 +217,8 @@ void Bench::run(const Geometry& g, int32_t context, int32_t batch) {
               "(read %.1f); mass exact %.2f coded %.2f estimated %.2f\n",
               g.name, batch, context, layers, dense * 1e3, all / 1e9 / dense, sparse * 1e3, dense / sparse, ratios[ratios.size() / 2],
               all / bytes, bytes / 1e9 / sparse, read, shares[0], shares[1], shares[2]);
-  static constexpr const char* kNames[] = {"queries", "coarse", "pages", "fine", "tokens", "means", "coded", "exact"};
+  static constexpr const char* kNames[] = {"queries", "coarse", "pages", "fine", "tokens",
+                                           "means",   "coded",  "exact", "audit"};
   const uint64_t tick = cpu::SelectionTrace::now();
   const double since = now_s();
   while (now_s() < since + 0.05) {
@@ -241,6 +251,10 @@ int main(int argc, char** argv) {
     else if (flag == "--coded") flags.coded = number;
     else if (flag == "--fine") flags.fine = number;
     else if (flag == "--value-codes") flags.value_codes = number;
+    else if (flag == "--audit")
+      flags.audit = number;
+    else if (flag == "--top-p")
+      flags.top_p = static_cast<float>(std::atof(argv[i + 1]));
     else if (flag == "--model") flags.models = value;
     else if (flag == "--context") flags.contexts = value;
     else if (flag == "--batch") flags.batches = value;

@@ -157,7 +157,7 @@ struct SparseRow {
   int32_t position = 0;  ///< it sees the positions [0, position]
   int32_t exact = 0;     ///< tokens of the middle that are read exactly, per KV head
   int32_t coded = 0;     ///< further tokens whose values are read as codes
-  /// Above 0: only the fewest of the best tokens, `exact` at most, whose keys' mass is that share of the middle's (step 3).
+  /// Above 0: only the fewest of the best tokens, `exact` at most, that have that share of the middle's mass (step 3).
   float top_p = 0;
   /// Not 0: audit with these random bits (step 5).
   uint64_t audit = 0;
@@ -168,7 +168,7 @@ constexpr float kNegligible = 1e-5f;
 
 /// What one query and KV head read; shares are of the answer's softmax mass, means over the query heads of the group.
 struct SparseStats {
-  float bytes = 0;            ///< codes, scales, means, K and V; map and page table excluded
+  float bytes = 0;            ///< codes, scales, means, K and V, an audit's too; map and page table excluded
   float exact_share = 0;      ///< of the tokens read exactly
   float coded_share = 0;      ///< of the tokens whose values were read as codes
   float estimated_share = 0;  ///< of the rest, for which means of pages stand
@@ -197,14 +197,15 @@ enum class SparseRead : uint8_t { kExact, kCoded, kEstimated };
 ///     tokens of the middle as they are now. Beyond 16,384 tokens a backend may find T from a sample of at least 8,192 of them.
 ///  3. By the new keys, the best `exact` tokens of fine pages are read exactly, K and V; the next `coded` have their logits of the fine
 ///     grade and their values' codes (or exact values when there are no codes for values). Of equal keys the earlier is better.
-///     With top_p, `exact` becomes the smallest count of such best tokens, `exact` at most, that have top_p of the mass of the middle, a
-///     token of key k weighing exp((k - 1023) / 32), the tokens of pages that are not fine by their coarse keys.
+///     With top_p, `exact` becomes the smallest count of such best tokens, `exact` at most, that have top_p of the mass of the middle:
+///     a token of key k of a fine page has exp((k - 1023) / 32), a page that is not fine the largest of its shares of exp(L_g). (Both
+///     are at hand: a count of keys, and masses of pages. Tokens of other pages have no keys.)
 ///  4. Of each page of the middle, the unread tokens' sum of exp(logit) weighs its mean value; a page where that is less than
 ///     kNegligible exp(L_g) for every g is left out, as if its unread tokens had not been.
-///  5. An audit draws one page of the middle with probability .9 of its share of the unread (estimated) mass, the mean of all g, left-out
-///     pages included, plus .1 of an equal share of all the middle's pages, and one coded token in the same way by its weight; it
-///     reads their keys and says what their tokens weigh in truth: true_mass / probability is an unbiased estimate of the true
-///     mass of all that was estimated (read as codes). The answer does not change.
+///  5. An audit draws one page of the middle, with probability 1 - kAuditEqual by its unread tokens' sum over g of exp(logit - L_g),
+///     left-out pages included, else all alike, and one coded token in the same way; it reads their keys and says what they weigh in
+///     truth: true_mass / probability is an unbiased estimate of the true mass of all that was estimated (read as codes), counted /
+///     probability of estimated_share (coded_share). Each KV head draws anew (selection_audit.h). The answer does not change.
 ///  One softmax over all of it; estimates count as what they stand for. Logits of codes beyond FLT_MAX are not guarded against.
 struct SparseAttentionArgs {
   const float* q = nullptr;  ///< [num_tokens, num_heads, head_dim], row stride q_stride

@@ -81,11 +81,16 @@ struct SelectionProblem {
   int32_t heads = 6, kv_heads = 2, head_dim = 64;
   DType dtype = DType::kBF16;
   int32_t length = 1000;
-  std::vector<int32_t> positions{999};  ///< of the queries, ascending
+  std::vector<int32_t> positions{999};  ///< of the queries, ascending; equal ones have equal queries
   int32_t exact = 32, coded = 64, fine_divisor = 4, sinks = 1, recent = 1;
   bool value_codes = true;
   float spread = 1.5f;  ///< of the queries: how peaked attention is
   uint64_t page_seed = 1;
+  float top_p = 0;
+  uint64_t audit = 0;  ///< not 0: each row audits, with bits of its own
+  /// The first 16 channels of values, which share a scale, are 1 in the ends (first page, last full and unfinished
+  /// page), else 0.
+  bool marked_ends = false;
 
   struct Result {
     std::vector<float> rows;   ///< [positions, heads * head_dim]

@@ -96,6 +96,8 @@ SelectionProblem::Result SelectionProblem::run(Ops& ops) const {
         const double u = deviation(x, d) * normal(kKeys, (int64_t{p} * kv_heads + h) * d + x);
         for (int32_t i = 0; i < d; ++i) k[at + i] += static_cast<float>(u * r[x * d + i]);
       }
+      if (marked_ends)
+        std::fill_n(v.begin() + at, 16, p < kCodePage || p / kCodePage >= length / kCodePage - 1 ? 1.0f : 0.0f);
     }
   }
   std::vector<int32_t> cu(positions.size() + 1), lens, seq_table, query_positions;
@@ -105,7 +107,13 @@ SelectionProblem::Result SelectionProblem::run(Ops& ops) const {
     cu[t + 1] = static_cast<int32_t>(t + 1);  // each query a sequence of its own, of the same pages
     lens.push_back(positions[t] + 1);
     seq_table.insert(seq_table.end(), table.begin(), table.end());
-    rows.push_back({.row = static_cast<int32_t>(t), .seq = static_cast<int32_t>(t), .position = positions[t], .exact = exact, .coded = coded});
+    rows.push_back({.row = static_cast<int32_t>(t),
+                    .seq = static_cast<int32_t>(t),
+                    .position = positions[t],
+                    .exact = exact,
+                    .coded = coded,
+                    .top_p = top_p,
+                    .audit = audit * (t + 1)});
   }
 
   OnBackend<HeadBits> on_bits(ops, bits);
@@ -176,6 +184,7 @@ std::vector<SelectionProblem> selection_problems() {
     add({.name = "no_sinks", .length = 500, .positions = {499}, .sinks = 0, .recent = 0});
     add({.name = "wide_ends", .length = 500, .positions = {499}, .sinks = 4, .recent = 8});
     add({.name = "sampled", .heads = 3, .kv_heads = 1, .head_dim = 16, .length = 17000, .positions = {16999}});
+    add({.name = "top_p", .length = 900, .positions = {777, 899}, .exact = 200, .spread = 3, .top_p = 0.5f});
     add({.name = "long", .length = 2500, .positions = {2499}, .exact = 64, .coded = 256});
   }
   return list;

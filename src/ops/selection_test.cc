@@ -169,8 +169,9 @@ TEST_P(SparseAttention, RowsDoNotDependOnOthersNorOnPlaces) {
 }
 
 // Against a simulation in F64 that never sees a packed bit: keys whose axes are the channels themselves.
-TEST_P(SparseAttention, IsWhatASimulationSays) {
-  constexpr int32_t d = 32, heads = 3, length = 16 * 40 + 5, exact = 20, coded = 60, divisor = 8;
+void compare_with_simulation(Ops& ops, float top_p, double bound) {
+  constexpr int32_t d = 32, heads = 3, length = 16 * 40 + 5, coded = 60, divisor = 8;
+  int32_t exact = top_p > 0 ? 80 : 20;
   const HeadBits bits{.coarse4 = 1, .coarse2 = 1, .fine4 = 2, .fine2 = 4};
   std::vector<float> sd(d), mean(d), to(d * d), from(d * d), coarse_error(d), fine_error(d);
   for (int32_t a = 0; a < d; ++a) {
@@ -221,6 +222,25 @@ TEST_P(SparseAttention, IsWhatASimulationSays) {
     for (int32_t t = 0; t < 16; ++t) score(16 * page + t, true), tokens.push_back(16 * page + t);
   best = keys();
   std::stable_sort(tokens.begin(), tokens.end(), [&](int32_t a, int32_t b) { return best[a] > best[b]; });
+  const int32_t at_most = exact;
+  if (top_p > 0) {
+    double all = 0, have = 0;
+    for (const int32_t t : tokens) all += std::exp(best[t] / 32);
+    for (int32_t page = 1; page <= 38; ++page) {
+      if (std::find(pages.begin(), pages.end(), page) != pages.end()) continue;
+      double most = 0;
+      for (int32_t h = 0; h < heads; ++h) {
+        double sum = 0, here = 0;
+        for (int32_t p = begin; p < begin + middle; ++p)
+          sum += std::exp(x[h][p]), here += p / 16 == page ? std::exp(x[h][p]) : 0;
+        most = std::max(most, here / sum);
+      }
+      all += most;
+    }
+    for (exact = 0; exact < at_most && have < top_p * all; ++exact) have += std::exp(best[tokens[exact]] / 32);
+    ASSERT_GT(exact, 1);
+    ASSERT_LT(exact, at_most);
+  }
   std::vector<int> how(length);  // 0 exact, 1 coded, 2 estimated
   std::fill(how.begin() + begin, how.begin() + begin + middle, 2);
   for (int32_t i = 0; i < exact + coded; ++i) how[tokens[i]] = i < exact ? 0 : 1;
@@ -276,17 +296,56 @@ TEST_P(SparseAttention, IsWhatASimulationSays) {
   const SelectionMap map{&bits, mean.data(), to.data(), from.data(), coarse_error.data(), fine_error.data()};
   std::vector<int32_t> table(48);
   std::iota(table.begin(), table.end(), 0);
-  ops->encode_pages({.cache = cache, .map = map, .pages = std::span(table).first(40)});
+  ops.encode_pages({.cache = cache, .map = map, .pages = std::span(table).first(40)});
   const int32_t cu[] = {0, 1}, last = length - 1;
-  const SparseRow row{.position = last, .exact = exact, .coded = coded};
+  const SparseRow row{.position = last, .exact = at_most, .coded = coded, .top_p = top_p};
+  SparseStats stats;
   std::vector<float> got(heads * d);
-  ops->sparse_attention({.q = q.data(), .q_stride = heads * d, .num_heads = heads, .scale = 1, .cache = cache, .map = map, .rows = {&row, 1},
-                         .fine_divisor = divisor, .out = got.data(), .out_stride = heads * d},
-                        {.num_seqs = 1, .num_tokens = 1, .cu_query_lens = cu, .kv_lens = &length, .page_table = table.data(),
-                         .page_table_stride = 48, .positions = &last});
-  // The cpu backend rounds the weights of coded and mean values to BF16: each term moves by up to 2^-9 of itself, values are below 1.3.
-  const double bound = GetParam() == "ref" ? 1e-4 : 2e-3;
+  ops.sparse_attention({.q = q.data(),
+                        .q_stride = heads * d,
+                        .num_heads = heads,
+                        .scale = 1,
+                        .cache = cache,
+                        .map = map,
+                        .rows = {&row, 1},
+                        .fine_divisor = divisor,
+                        .out = got.data(),
+                        .out_stride = heads * d,
+                        .stats = &stats},
+                       {.num_seqs = 1,
+                        .num_tokens = 1,
+                        .cu_query_lens = cu,
+                        .kv_lens = &length,
+                        .page_table = table.data(),
+                        .page_table_stride = 48,
+                        .positions = &last});
   for (int32_t i = 0; i < heads * d; ++i) EXPECT_NEAR(got[i], want[i], bound) << i;
+  EXPECT_EQ(stats.bytes, 38 * coarse_bytes(d) + static_cast<int32_t>(pages.size()) * fine_bytes(d) +
+                             (38 - left_out) * mean_bytes(d) + (length - middle + exact) * 2 * 4 * d +
+                             coded * value_token_bytes(d));
+}
+
+TEST_P(SparseAttention, IsWhatASimulationSays) {
+  // The cpu backend rounds the weights of coded and mean values to BF16: each term moves by up to 2^-9 of itself,
+  // values are below 1.3.
+  for (const float top_p : {0.0f, 0.007f, 0.01f, 0.014f})
+    compare_with_simulation(*ops, top_p, GetParam() == "ref" ? 1e-4 : 2e-3);
+}
+
+TEST_P(SparseAttention, TopPOnlyTakesAway) {
+  SelectionProblem p{.positions = {640, 999}, .exact = 100};
+  const SelectionProblem::Result fixed = p.run(*ops);
+  p.top_p = 1;  // more than the tokens of fine pages have
+  const SelectionProblem::Result whole = p.run(*ops);
+  EXPECT_EQ(0, std::memcmp(fixed.rows.data(), whole.rows.data(), fixed.rows.size() * sizeof(float)));
+  float before = fixed.stats[2].bytes;
+  for (const float share : {0.3f, 0.1f, 0.01f}) {
+    p.top_p = share;
+    const float bytes = p.run(*ops).stats[2].bytes;
+    EXPECT_LE(bytes, before);
+    before = bytes;
+  }
+  EXPECT_LT(before, fixed.stats[2].bytes);
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, SparseAttention, testing::Values("ref", "cpu"), [](const auto& i) { return i.param; });

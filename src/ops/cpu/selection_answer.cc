@@ -88,6 +88,7 @@ void SparseTask::write_out(SparseStats* stats) {
     const float exact = std::exp2(total.maximum[h] - maximum), rest = std::exp2(reference - maximum);
     const float of_exact = total.sum[h * kSumLanes] * exact, of_rest = (estimated_[h] + coded_mass_[h]) * rest;
     const float inverse = 1 / (of_exact + of_rest);
+    log_sums_[h] = maximum + std::log2(of_exact + of_rest);
     kernel_.sums.read_acc(acc_ + int64_t{h} * padded_channels(d_), d_, estimates);
     const float *acc = total.acc + int64_t{h} * padded_dim(d_), *plain = plain_ + int64_t{h} * d_;
     float* out = a_.out + row_.row * a_.out_stride + (int64_t{head_} * heads_ + h) * d_;

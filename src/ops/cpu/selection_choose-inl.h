@@ -28,6 +28,25 @@ class Histogram {
       count -= here;
     }
   }
+  // The fewest of the best, `most` at most, that have the share top_p of all and of `elsewhere`.
+  int64_t fewest(float top_p, float elsewhere, int64_t most) const {
+    constexpr double kFalls = 0.96923323447634408;  // exp(-1/32)
+    const auto count_of = [&](int32_t key) {
+      return counts_[0][key] + counts_[1][key] + counts_[2][key] + counts_[3][key];
+    };
+    double left = elsewhere, weight = 1;
+    for (int32_t key = kNumKeys - 1; key >= 0; --key, weight *= kFalls) left += weight * count_of(key);
+    left *= top_p;
+    weight = 1;
+    int64_t count = 0;
+    for (int32_t key = kNumKeys - 1; key >= 0 && left > 0 && count < most; --key, weight *= kFalls) {
+      const int32_t here = count_of(key);
+      const double wanted = std::ceil(left / weight);
+      count += wanted < here ? static_cast<int64_t>(wanted) : here;
+      left -= weight * here;
+    }
+    return std::min(count, most);
+  }
 
  private:
   int32_t counts_[4][kNumKeys] = {};
@@ -61,7 +80,8 @@ int32_t choose_pages(const uint16_t* keys, int32_t pages, int32_t least, int32_t
 
 void choose_tokens(const uint16_t* keys, int32_t pages, const ChosenTokens& to) {
   const Histogram histogram(keys, int64_t{pages} * kCodePage);
-  Threshold exact = histogram.best(to.exact), read = histogram.best(int64_t{to.exact} + to.coded);
+  const int64_t wanted = to.top_p > 0 ? histogram.fewest(to.top_p, to.elsewhere, to.exact) : to.exact;
+  Threshold exact = histogram.best(wanted), read = histogram.best(wanted + to.coded);
   int32_t num_exact = 0, num_coded = 0;
   for (int32_t p = 0; p < pages; ++p) {
     uint32_t above, equal;

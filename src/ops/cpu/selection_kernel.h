@@ -30,6 +30,9 @@ struct CodedQueries {
 
 struct ChosenTokens {
   int32_t exact = 0, coded = 0;     ///< wanted: the best, and the best of what is left
+  /// Above 0: only the fewest of the best, `exact` at most, that have this share of all, a key k having exp((k - 1023)
+  /// / 32), beside `elsewhere` that is in none of them.
+  float top_p = 0, elsewhere = 0;
   int32_t *exact_tokens = nullptr, *coded_tokens = nullptr;  ///< token numbers, ascending
   int32_t *num_exact = nullptr, *num_coded = nullptr;
   uint16_t* left = nullptr;         ///< [pages]: bits of the tokens that are neither
@@ -99,7 +102,6 @@ struct SelectionKernel {
 };
 constexpr size_t kSelectionScratchBytes = 8192;
 
-
 const SelectionKernel& selection_kernel_avx2();
 SelectionSums selection_sums_avx512();
 /// With VNNI, VBMI and BF16; null where the machine has not all of them.
@@ -125,6 +127,11 @@ struct SelectionMaps {
   /// acc[head] += weights[head * stride] * v; acc: [heads, head_dim].
   void (*add_row)(const std::byte* v, DType dtype, int32_t head_dim, const float* weights, int64_t stride, int32_t heads,
                   float* acc);
+  /// to[i] = the sum over heads, or the largest, of values[head * stride + i] * factors[head]. n is a multiple of 16.
+  void (*combine)(const float* values, int64_t stride, const float* factors, int32_t heads, int64_t n, bool largest,
+                  float* to);
+  /// dots[head] = q[head, head_dim] . k
+  void (*dots)(const std::byte* k, DType dtype, int32_t head_dim, const float* q, int32_t heads, float* dots);
   /// Codes of one page and KV head, of its mean and of its values. scratch: encode_scratch_floats.
   void (*encode)(const EncodeArgs& args, int32_t page, int32_t head, float* scratch);
 };

@@ -94,6 +94,32 @@ void add_row(const std::byte* v, DType dtype, int32_t head_dim, const float* wei
   }
 }
 
+void combine(const float* values, int64_t stride, const float* factors, int32_t heads, int64_t n, bool largest,
+             float* to) {
+  const FloatTag d;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    Vec sum = hn::Zero(d), most = hn::Zero(d);
+    for (int32_t h = 0; h < heads; ++h) {
+      const Vec x = hn::Mul(hn::LoadU(d, values + h * stride + i), hn::Set(d, factors[h]));
+      sum = hn::Add(sum, x), most = hn::Max(most, x);
+    }
+    hn::StoreU(largest ? most : sum, d, to + i);
+  }
+}
+
+void dots(const std::byte* k, DType dtype, int32_t head_dim, const float* q, int32_t heads, float* to) {
+  const FloatTag d;
+  const float* f32 = reinterpret_cast<const float*>(k);
+  const uint16_t* bf16 = reinterpret_cast<const uint16_t*>(k);
+  for (int32_t h = 0; h < heads; ++h) {
+    Vec sum = hn::Zero(d);
+    for (int32_t i = 0; i < head_dim; i += kLanes)
+      sum = hn::MulAdd(hn::LoadU(d, q + int64_t{h} * head_dim + i),
+                       dtype == DType::kF32 ? hn::LoadU(d, f32 + i) : load_bfloat16(d, bf16 + i), sum);
+    to[h] = hn::GetLane(hn::SumOfLanes(d, sum));
+  }
+}
+
 // Rows of a page, F32.
 HWY_INLINE void load_rows(const std::byte* from, DType dtype, int64_t n, float* to) {
   const FloatTag d;
@@ -224,7 +250,7 @@ void encode(const EncodeArgs& a, int32_t page, int32_t head, float* scratch) {
   encode_values(a, block, scratch, scratch + n);
 }
 
-SelectionMaps maps() { return {load_query, add_row, encode}; }
+SelectionMaps maps() { return {load_query, add_row, combine, dots, encode}; }
 
 }  // namespace tinyserve::ops::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -63,11 +63,12 @@ std::byte* SparseTask::take_bytes(size_t bytes) {
 size_t SparseTask::scratch_bytes(const Limits& limits, const AttentionKernel& f32, const AttentionKernel& bf16) {
   const int64_t heads = std::max(1, limits.max_heads), d = round_up(std::max(16, limits.max_head_dim), kChannelBlock);
   const int64_t pages = round_up(limits.max_context / kCodePage + 2, 2 * kTilePages), tokens = pages * kCodePage;
-  const int64_t per_head = 256 + 3 * d * 4 + 2 * pages * 4 + tokens * 4 + 2 * kSampleTiles * kTileTokens * 4 + 4 * state_floats(1, static_cast<int>(d)) * 4 +
-                           64 + (kRowsAtOnce + 16) * 4 +
-                           static_cast<int64_t>(std::max(f32.q_row_bytes(static_cast<int>(d)), bf16.q_row_bytes(static_cast<int>(d))));
+  const int64_t per_head =
+      512 + 3 * d * 4 + 2 * pages * 4 + tokens * 4 + 2 * kSampleTiles * kTileTokens * 4 +
+      4 * state_floats(1, static_cast<int>(d)) * 4 + 64 + (kRowsAtOnce + 16) * 4 +
+      static_cast<int64_t>(std::max(f32.q_row_bytes(static_cast<int>(d)), bf16.q_row_bytes(static_cast<int>(d))));
   const int64_t packed = static_cast<int64_t>(std::max(f32.packed_block_bytes(static_cast<int>(d)), bf16.packed_block_bytes(static_cast<int>(d))));
-  const int64_t shared = pages * (2 + 4 + 2 + 4) + tokens * (2 + 2 + 4 + 4) + 2 * kBlock * d * 4 + packed +
+  const int64_t shared = pages * (2 + 4 + 2 + 4 + 4) + tokens * (2 + 2 + 4 + 4 + 4) + 2 * kBlock * d * 4 + packed +
                          kHeadsAtOnce * kTileTokens * 4 +
                          static_cast<int64_t>(2 * kSelectionScratchBytes + kRowScratchBytes);
   return static_cast<size_t>(std::max(heads * per_head + shared + 64 * 64, encode_scratch_floats(static_cast<int>(d)) * 4));
@@ -87,6 +88,9 @@ void SparseTask::lay_out() {
   mean_ = take<int32_t>(page_stride_);
   acc_ = take<float>(int64_t{heads_} * padded_channels(d_));
   plain_ = take<float>(int64_t{heads_} * d_);
+  page_weights_ = take<float>(page_stride_);
+  log_sums_ = take<float>(heads_);
+  drawn_mass_ = take<float>(heads_);
   std::fill_n(acc_, int64_t{heads_} * padded_channels(d_), 0.0f);
   std::fill_n(plain_, int64_t{heads_} * d_, 0.0f);
   std::fill_n(estimated_, heads_, 0.0f);
@@ -121,6 +125,8 @@ void SparseTask::run(SparseStats* stats) {
   attend_exact();
   write_out(stats);
   done(SelectionTrace::kExact);
+  if (row_.audit != 0 && stats && pages_ > 0) audit(*stats);
+  done(SelectionTrace::kAudit);
 }
 
 void SparseTask::load_queries() {
@@ -236,12 +242,26 @@ void SparseTask::score_fine() {
   }
 }
 
+/// Of the pages that are not fine, by the largest of each page's shares (step 3, top_p).
+float SparseTask::mass_elsewhere() {
+  maps_.combine(mass_, page_stride_, inverse_, heads_, page_stride_, true, page_weights_);
+  for (int32_t f = 0; f < fine_pages_; ++f) page_weights_[fine_[f]] = 0;
+  return kernel_.total(page_weights_, page_stride_);
+}
+
 void SparseTask::choose_tokens() {
   invert_totals();
   kernel_.token_keys(each_, each_stride_, inverse_, heads_, fine_pages_, token_keys_);
   kernel_.choose_tokens(token_keys_, fine_pages_,
-                        {.exact = row_.exact, .coded = row_.coded, .exact_tokens = chosen_, .coded_tokens = coded_,
-                         .num_exact = &num_exact_, .num_coded = &num_coded_, .left = left_});
+                        {.exact = row_.exact,
+                         .coded = row_.coded,
+                         .top_p = row_.top_p,
+                         .elsewhere = row_.top_p > 0 ? mass_elsewhere() : 0,
+                         .exact_tokens = chosen_,
+                         .coded_tokens = coded_,
+                         .num_exact = &num_exact_,
+                         .num_coded = &num_coded_,
+                         .left = left_});
   int32_t touched[kTilePages], count = 0;
   const auto leave = [&] {  // what is left of the touched pages
     std::fill(touched + count, touched + kTilePages, touched[0]);
@@ -258,6 +278,7 @@ void SparseTask::choose_tokens() {
     if (count == kTilePages) leave();
   }
   if (count > 0) leave();
+  if (row_.audit != 0) draw_page();
   mean_pages_ = kernel_.keep_heavy(mass_, page_stride_, inverse_, heads_, pages_, kNegligible, mean_);
   const int64_t room = std::min(page_stride_, round_up(mean_pages_ + 1, kTilePages));
   for (int32_t h = 0; h < heads_; ++h) {
@@ -308,6 +329,7 @@ void SparseTask::add_coded() {
   constexpr int32_t kStride = kRowsAtOnce + 16;
   std::byte* scratch = take_bytes(kSelectionScratchBytes);
   float* weights = take<float>(int64_t{heads_} * kStride);
+  if (row_.audit != 0) coded_weights_ = take<float>(round_up(num_coded_, kRowsAtOnce));
   Lines none;
   for (int32_t i0 = 0; i0 < num_coded_; i0 += kRowsAtOnce) {
     const int32_t count = std::min(kRowsAtOnce, num_coded_ - i0);
@@ -319,6 +341,7 @@ void SparseTask::add_coded() {
       std::fill(to + count, to + kStride, 0.0f);
       coded_mass_[h] += kernel_.total(to, kStride);
     }
+    if (row_.audit != 0) maps_.combine(weights, kStride, inverse_, heads_, kRowsAtOnce, false, coded_weights_ + i0);
     for (int32_t i = 0; i < count; ++i) {
       const int32_t position = position_of(coded_[i0 + i]);
       const int64_t at = block(position / kCodePage) * kCodePage + position % kCodePage;
@@ -328,6 +351,7 @@ void SparseTask::add_coded() {
     }
     if (a_.cache.codes.values) kernel_.sums.add_values(values, count, d_, weights, kStride, heads_, acc_, scratch, none);
   }
+  if (row_.audit != 0) draw_token();
 }
 
 }  // namespace tinyserve::ops::cpu

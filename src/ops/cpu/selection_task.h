@@ -13,7 +13,7 @@ namespace tinyserve::ops::cpu {
 
 /// Where the time of tasks goes, in ticks of the processor's counter; for benchmarks.
 struct SelectionTrace {
-  enum Phase { kQueries, kCoarse, kPages, kFine, kTokens, kMeans, kCoded, kExact, kPhases };
+  enum Phase { kQueries, kCoarse, kPages, kFine, kTokens, kMeans, kCoded, kExact, kAudit, kPhases };
   uint64_t ticks[kPhases] = {};
   static uint64_t now();  ///< 0 where there is no such counter
 };
@@ -55,6 +55,15 @@ class SparseTask {
   void write_out(SparseStats* stats);
   void show_reads() const;
   float bytes_read() const;
+  float mass_elsewhere();
+  struct Drawn {
+    int32_t at = -1;
+    float probability = 0;
+  };
+  Drawn draw(const float* weights, int32_t n, double number) const;
+  void draw_page();
+  void draw_token();
+  void audit(SparseStats& stats);
 
   const SparseAttentionArgs& a_;
   const SparseRow& row_;
@@ -90,6 +99,13 @@ class SparseTask {
   float* plain_ = nullptr;                                      // [heads, head_dim]: exact values at coded weights
   float *estimated_ = nullptr, *coded_mass_ = nullptr;          // [heads]
   float *part_ = nullptr, *total_ = nullptr;                    // states of the exact part
+  // An audit's (selection_audit.cc). Masses are relative to reference_.
+  Drawn drawn_page_, drawn_token_;
+  uint16_t drawn_left_ = 0;         // the page's tokens that stay estimated
+  float* drawn_mass_ = nullptr;     // [heads], what the answer counts for the page
+  float* page_weights_ = nullptr;   // [page_stride_]
+  float* coded_weights_ = nullptr;  // [coded tokens]
+  float* log_sums_ = nullptr;       // [heads], base 2, of the answer's exponentials
   SelectionTrace* trace_;
 };
 

@@ -5,7 +5,9 @@
 #include <numeric>
 #include <vector>
 
+#include "ops/ref/ref_audit.h"
 #include "ops/ref/ref_codes.h"
+#include "ops/selection_audit.h"
 
 namespace tinyserve::ops::ref {
 namespace {
@@ -132,11 +134,39 @@ class Selection {
     for (int32_t t = 0; t < tokens_; ++t)
       if (fine_[t / kCodePage]) candidates.push_back(t), keys.push_back(keys_[t]);
     const std::vector<int32_t> order = by_key(keys);
+    int64_t exact = row_.exact;
+    if (row_.top_p > 0) {
+      const auto weight = [&](int32_t i) { return std::exp((keys[i] - (kKeys - 1)) / 32.0); };
+      double left = mass_elsewhere();
+      for (const int32_t i : order) left += weight(i);
+      left *= row_.top_p;
+      int64_t fewest = 0;
+      for (; fewest < static_cast<int64_t>(order.size()) && left > 0; ++fewest) left -= weight(order[fewest]);
+      exact = std::min(exact, fewest);
+    }
     for (size_t i = 0; i < order.size(); ++i) {
       const auto rank = static_cast<int64_t>(i);
-      if (rank < row_.exact) read_[candidates[order[i]]] = Read::kExact;
-      else if (rank < int64_t{row_.exact} + row_.coded) read_[candidates[order[i]]] = Read::kCoded;
+      if (rank < exact)
+        read_[candidates[order[i]]] = Read::kExact;
+      else if (rank < exact + row_.coded)
+        read_[candidates[order[i]]] = Read::kCoded;
     }
+  }
+
+  // Of the pages that are not fine, by the largest of each page's shares.
+  double mass_elsewhere() const {
+    double sum = 0;
+    for (int32_t p = 0; p < end_ - begin_; ++p) {
+      double most = 0;
+      for (int32_t g = 0; g < group_ && !fine_[p]; ++g) {
+        double share = 0;
+        for (int32_t t = p * kCodePage; t < (p + 1) * kCodePage; ++t)
+          share += std::exp(double{logits_[g][t]} - levels_[g]);
+        most = std::max(most, share);
+      }
+      sum += most;
+    }
+    return sum;
   }
 
   // Pages of the middle whose means are read.
@@ -158,6 +188,13 @@ class Selection {
     return read == Read::kEstimated && !means_[page - begin_] ? Read::kNot : read;
   }
 
+  double true_logit(int32_t g, int32_t position) const {
+    const int64_t at = (block(position / kCodePage) * kCodePage + position % kCodePage) * d_;
+    double x = 0;
+    for (int32_t i = 0; i < d_; ++i) x += double{query(g)[i]} * load(a_.cache.k, a_.cache.dtype, at + i);
+    return x * a_.scale;
+  }
+
   void attend(SparseStats* stats) {
     const int32_t last = row_.position;
     std::vector<double> logit(last + 1), sum(d_);
@@ -167,10 +204,7 @@ class Selection {
       double most = -INFINITY;
       for (int32_t p = 0; p <= last; ++p) {
         if (how(p) == Read::kExact) {
-          const int64_t at = (block(p / kCodePage) * kCodePage + p % kCodePage) * d_;
-          double x = 0;
-          for (int32_t i = 0; i < d_; ++i) x += double{query(g)[i]} * load(a_.cache.k, a_.cache.dtype, at + i);
-          logit[p] = x * a_.scale;
+          logit[p] = true_logit(g, p);
         } else {
           logit[p] = logits_[g][p - begin_ * kCodePage];
         }
@@ -195,13 +229,42 @@ class Selection {
       for (int32_t i = 0; i < d_; ++i) out[i] = static_cast<float>(sum[i] / total);
       for (int i = 0; i < 3; ++i) mass_of[i] += parts[i] / total / group_;
       if (a_.log_sums) a_.log_sums[(&row_ - a_.rows.data()) * a_.num_heads + head_ * group_ + g] = static_cast<float>(most + std::log(total));
+      log_sums_.push_back(most + std::log(total));
     }
     if (a_.reads) show_reads(a_.reads + ((&row_ - a_.rows.data()) * a_.cache.kv_heads + head_) * a_.reads_stride);
     if (!stats) return;
     stats->exact_share = static_cast<float>(mass_of[static_cast<int>(Read::kExact)]);
     stats->coded_share = static_cast<float>(mass_of[static_cast<int>(Read::kCoded)]);
     stats->estimated_share = static_cast<float>(mass_of[static_cast<int>(Read::kEstimated)]);
-    stats->bytes = static_cast<float>(bytes_read());
+    int64_t audited = 0;
+    if (row_.audit != 0 && tokens_ > 0) audit(*stats, audited);
+    stats->bytes = static_cast<float>(bytes_read() + audited * d_ * static_cast<int64_t>(dtype_bytes(a_.cache.dtype)));
+  }
+
+  void audit(SparseStats& stats, int64_t& read) const {
+    std::vector<AuditItem> pages(end_ - begin_), coded;
+    for (int32_t t = 0; t < tokens_; ++t) {
+      double weight = 0;
+      for (int32_t g = 0; g < group_; ++g) weight += std::exp(double{logits_[g][t]} - levels_[g]);
+      if (read_[t] == Read::kCoded) coded.push_back({{t}, weight});
+      if (read_[t] != Read::kEstimated) continue;
+      pages[t / kCodePage].tokens.push_back(t);
+      pages[t / kCodePage].weight += weight;
+    }
+    for (int32_t p = 0; p < end_ - begin_; ++p) pages[p].counted = means_[p];
+    const auto mean_share = [&](auto&& logit) {
+      double sum = 0;
+      for (int32_t g = 0; g < group_; ++g) sum += std::exp(logit(g) - log_sums_[g]) / group_;
+      return sum;
+    };
+    const AuditShares shares{
+        [&](int32_t t) { return mean_share([&](int32_t g) { return true_logit(g, begin_ * kCodePage + t); }); },
+        [&](int32_t t) { return mean_share([&](int32_t g) { return double{logits_[g][t]}; }); }};
+    const AuditNumbers numbers = audit_numbers(row_.audit, head_);
+    int64_t of_page = 0, of_token = 0;
+    stats.page = draw(pages, numbers.page, shares, of_page);
+    stats.token = draw(coded, numbers.token, shares, of_token);
+    read = of_page + of_token;
   }
 
   void show_reads(SparseRead* to) const {
@@ -240,6 +303,7 @@ class Selection {
   std::vector<float> step_, coarse_shift_, fine_shift_, levels_;  // [group]
   std::vector<int32_t> keys_;
   std::vector<bool> fine_, means_;  // [pages of the middle]
+  std::vector<double> log_sums_;    // [group], of the answer's exponentials
   std::vector<Read> read_;
 };
 
