@@ -212,12 +212,19 @@ void add_eval(CLI::App& root, Action& action) {
   for (const Policy& p : policies()) policies_help += fmt::format(" {} ({}),", p.name, p.help);
   policies_help.pop_back();
   reads.text("--policy", f->policies, "NAME,...", policies_help)
-      .numbers("--budget", f->budgets, 1, 1 << 20, "Tokens that a policy reads exactly, per query and KV head, beside the first page and the newest; one row for each")
-      .number("--coded", f->coded, 0, 1 << 20, "tinyserve: further tokens whose values are read as 3-bit codes", "twice the budget")
+      .numbers("--budget", f->budgets, 1, 1 << 20,
+               "Tokens that a policy reads exactly, per query and KV head, beside the first page and the newest; one "
+               "row for each")
+      .number("--coded", f->coded, 0, 1 << 20, "tinyserve: further tokens whose values are read as 3-bit codes",
+              "twice the budget")
+      .number("--fine", f->selection.fine_divisor, 1, 1 << 20,
+              "tinyserve: one in so many tokens has the fine codes of its page read")
       .number("--select-from", f->selection.from, 0, 1 << 30, "Contexts of fewer tokens are read whole")
-      .toggle("--value-codes", f->selection.value_codes, "tinyserve: without, --coded tokens' values are read as they are")
-      .text("--selection-maps", f->selection.maps_file, "FILE", "tinyserve: maps of the model's keys",
-            "tinyserve_selection.json beside the model, or fitted once to a built-in text and kept in the cache folder");
+      .toggle("--value-codes", f->selection.value_codes,
+              "tinyserve: without, --coded tokens' values are read as they are")
+      .text(
+          "--selection-maps", f->selection.maps_file, "FILE", "tinyserve: maps of the model's keys",
+          "tinyserve_selection.json beside the model, or fitted once to a built-in text and kept in the cache folder");
   FlagGroup model(app, "Model");
   add_model_flags(model, f->model);
 }

@@ -88,6 +88,17 @@ void add_log_flag(FlagGroup& group) {
                [](const std::string& v) { set_log_level(parse_log_level(v)); });
 }
 
+std::array<std::filesystem::path, 4> shipped_places(const std::filesystem::path& name) {
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+  return {
+      program / name,            // unpacked beside the program
+      program / "../.." / name,  // build/release/tinyserve of a clone
+      program / "../share/tinyserve" / name,
+      name,
+  };
+}
+
 std::filesystem::path find_model_folder(const std::string& given) {
   namespace fs = std::filesystem;
   if (!given.empty()) {
@@ -102,15 +113,8 @@ std::filesystem::path find_model_folder(const std::string& given) {
     return given;
   }
   std::error_code error;
-  const fs::path program = fs::read_symlink("/proc/self/exe", error).parent_path();
-  const std::array<fs::path, 4> places = {
-      program / kBundled,                      // unpacked beside the program
-      program / "../.." / kBundled,            // build/release/tinyserve of a clone
-      program / "../share/tinyserve" / kBundled,
-      fs::path(kBundled),
-  };
   std::string tried;
-  for (const fs::path& place : places) {
+  for (const fs::path& place : shipped_places(kBundled)) {
     if (fs::exists(place / "config.json", error)) return fs::weakly_canonical(place, error);
     tried += "\n  " + place.lexically_normal().string();
   }

@@ -1,6 +1,7 @@
 #pragma once
 // From flags to a loaded model: what every subcommand that runs one shares.
 
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -32,8 +33,12 @@ void add_engine_flags(FlagGroup& group, EngineConfig& config);
 /// --log-level, which takes effect while the command line is read.
 void add_log_flag(FlagGroup& group);
 
-/// The folder or GGUF file to load: `given`, or the bundled model beside the program, in the repository it was built in, in an
-/// installation's share/ or in the current folder. Throws InputError that lists where it was looked for.
+/// Where what comes with the program may lie: beside it, in the repository it was built in, in an installation's share/
+/// and in the current folder.
+std::array<std::filesystem::path, 4> shipped_places(const std::filesystem::path& name);
+
+/// The folder or GGUF file to load: `given`, or the bundled model in one of shipped_places(). Throws InputError that
+/// lists where it was looked for.
 std::filesystem::path find_model_folder(const std::string& given);
 
 /// Threads, backend and weights. The parts are used by one engine (or one benchmark) at a time.

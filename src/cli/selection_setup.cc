@@ -85,8 +85,11 @@ std::shared_ptr<const SelectionMaps> obtain_maps(ModelRuntime& runtime, const st
   const auto load = [&](const fs::path& path) { return std::make_shared<const SelectionMaps>(SelectionMaps::load(path, shape, selectable)); };
   if (!file.empty()) return load(file);
   if (const fs::path path = beside(runtime.folder()); fs::exists(path, error)) return load(path);
+  const std::string name = fmt::format("selection-{}.json", weights_digest(runtime.folder()));
+  for (const fs::path& path : shipped_places(fs::path("models/selection") / name))
+    if (fs::exists(path, error)) return load(path);
   fs::path cached = cache_folder();
-  if (!cached.empty()) cached /= fmt::format("selection-{}.json", weights_digest(runtime.folder()));
+  if (!cached.empty()) cached /= name;
   if (!cached.empty() && fs::exists(cached, error)) try {
       return load(cached);
     } catch (const InputError& e) {  // of an older version, or damaged: made again

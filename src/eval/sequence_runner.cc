@@ -126,6 +126,8 @@ void SequenceRunner::score(std::span<const int32_t> tokens, int32_t begin, int32
   pool_.parallel_for(end - begin, 1, [&](int64_t from, int64_t to, int) {
     for (int64_t r = from; r < to; ++r) out[before + static_cast<size_t>(r)] = predict(logits + r * vocab, vocab, tokens[begin + r + 1]);
   });
+  for (int32_t r = 0; on_logits && r < end - begin; ++r)
+    on_logits({logits + int64_t{r} * vocab, static_cast<size_t>(vocab)});
   for (size_t i = before; i < out.size(); ++i)
     if (std::isnan(out[i].loss)) throw InputError("the model computed logits that are no numbers: its weights are broken");
 }

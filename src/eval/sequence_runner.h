@@ -49,6 +49,8 @@ class SequenceRunner {
 
   /// Called after each step with the number of tokens it had.
   std::function<void(int32_t tokens)> on_step;
+  /// Called with the logits [vocab_size] of each position that is scored, in order.
+  std::function<void(std::span<const float> logits)> on_logits;
 
  private:
   void run(std::span<const int32_t> tokens, int32_t begin, int32_t end, bool logits, bool decodes = false);

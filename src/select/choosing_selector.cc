@@ -32,6 +32,7 @@ void raise_to_softmax(const std::vector<float>& x, std::vector<float>& scores) {
 
 void ChoosingSelector::attend(int32_t layer, const ops::AttentionArgs& a, const ops::BatchLayout& batch, std::span<const ops::SparseRow> rows) {
   std::vector<float> scores;
+  log_masses_.clear();
   for (const ops::SparseRow& row : rows)
     for (int32_t h = 0; h < a.cache.kv_heads; ++h) {
       const View view{layer, h, a, row, batch.page_table + int64_t{row.seq} * batch.page_table_stride};
@@ -76,6 +77,7 @@ void ChoosingSelector::answer(const View& view) {
     const float most = *std::max_element(logits.begin(), logits.end());
     double total = 0;
     for (const float x : logits) total += std::exp(x - most);
+    log_masses_.push_back(most + std::log(total));
     std::fill(sum.begin(), sum.end(), 0.0);
     for (size_t i = 0; i < kept_.size(); ++i) {
       const double share = std::exp(logits[i] - most) / total;

@@ -14,6 +14,8 @@ class ChoosingSelector : public Selector {
   ChoosingSelector(const SelectionConfig& config, bool pages) : config_(config), pages_(pages) {}
   void appended(const AppendedRows&) override {}
   void attend(int32_t layer, const ops::AttentionArgs& args, const ops::BatchLayout& batch, std::span<const ops::SparseRow> rows) final;
+  /// Of the last attend(): log-sum-exp of the logits that were read, [rows, query heads].
+  std::span<const double> log_masses() const { return log_masses_; }
 
  protected:
   /// One query row and KV head.
@@ -47,6 +49,7 @@ class ChoosingSelector : public Selector {
   const bool pages_;  // chosen whole, by the best token's score
   std::vector<int32_t> kept_;
   std::vector<float> shares_;
+  std::vector<double> log_masses_;
 };
 
 /// scores[i] = max(scores[i], softmax(x)[i]).

@@ -17,7 +17,9 @@
 namespace tinyserve {
 namespace {
 
-constexpr int kVersion = 1;
+// Version 1 had neither `reads` nor layers left dense.
+constexpr int kVersion = 2;
+constexpr float kMostTimes = 64;  // of what a layer reads
 
 struct Part {
   const char* name;
@@ -64,18 +66,35 @@ HeadMap head_from(const Json& json, int32_t d, const std::string& where) {
   return head;
 }
 
+LayerReads reads_from(const Json& json, size_t layer, const std::string& file) {
+  LayerReads reads;
+  const std::pair<const char*, float*> factors[] = {
+      {"exact", &reads.exact}, {"coded", &reads.coded}, {"fine", &reads.fine}};
+  for (const auto& [name, factor] : factors) {
+    *factor = json.at(layer).at(name).get<float>();
+    if (!(*factor > 0 && *factor <= kMostTimes))
+      throw InputError(fmt::format("{}: layer {}, reads: {} is {}, not above 0 and at most {}", file, layer, name,
+                                   *factor, kMostTimes));
+  }
+  return reads;
+}
+
 SelectionMaps maps_from(const Json& json, const KvShape& shape, const std::vector<bool>& selectable, const std::string& file) {
   const auto number = [&](const char* name) { return json.at(name).get<int64_t>(); };
-  if (json.at("format") != "tinyserve selection" || number("version") != kVersion)
+  if (json.at("format") != "tinyserve selection" || number("version") < 1 || number("version") > kVersion)
     throw InputError(fmt::format("{} is not a file of selection maps that this version reads", file));
   if (number("kv_heads") != shape.kv_heads || number("head_dim") != shape.head_dim || json.at("layers").size() != static_cast<size_t>(shape.num_layers))
     throw InputError(fmt::format("{} was made for another model: {} layers of {} KV heads of {}, this one has {} of {} of {}", file,
                                  json.at("layers").size(), number("kv_heads"), number("head_dim"), shape.num_layers, shape.kv_heads, shape.head_dim));
+  if (number("version") > 1 && json.at("reads").size() != json.at("layers").size())
+    throw InputError(
+        fmt::format("{}: reads has {} layers, not {}", file, json.at("reads").size(), json.at("layers").size()));
   SelectionMaps maps;
   for (size_t l = 0; l < json.at("layers").size(); ++l) {
     const Json& heads = json.at("layers")[l];
     std::vector<HeadMap>& layer = maps.layers.emplace_back();
-    if (!selectable[l]) continue;
+    maps.reads.push_back(number("version") == 1 ? LayerReads{} : reads_from(json.at("reads"), l, file));
+    if (!selectable[l] || (number("version") > 1 && heads.empty())) continue;
     if (heads.size() != static_cast<size_t>(shape.kv_heads)) throw InputError(fmt::format("{}: layer {} has {} heads", file, l, heads.size()));
     for (size_t h = 0; h < heads.size(); ++h) layer.push_back(head_from(heads[h], shape.head_dim, fmt::format("{}: layer {}, head {}", file, l, h)));
   }
@@ -94,7 +113,9 @@ SelectionMaps SelectionMaps::load(const std::filesystem::path& file, const KvSha
 }
 
 void SelectionMaps::save(const std::filesystem::path& file) const {
-  Json all = {{"format", "tinyserve selection"}, {"version", kVersion}, {"kv_heads", 0}, {"head_dim", 0}, {"layers", Json::array()}};
+  Json all = {{"format", "tinyserve selection"}, {"version", kVersion},   {"kv_heads", 0}, {"head_dim", 0},
+              {"layers", Json::array()},         {"reads", Json::array()}};
+  for (const LayerReads& r : reads) all["reads"].push_back({{"exact", r.exact}, {"coded", r.coded}, {"fine", r.fine}});
   for (const std::vector<HeadMap>& heads : layers) {
     Json layer = Json::array();
     for (const HeadMap& h : heads) {

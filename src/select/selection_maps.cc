@@ -15,6 +15,7 @@ namespace tinyserve {
 SelectionMaps SelectionMaps::fit(const KeyStatistics& statistics, const std::vector<bool>& selectable) {
   SelectionMaps maps;
   maps.layers.resize(static_cast<size_t>(statistics.num_layers()));
+  maps.reads.resize(maps.layers.size());
   for (int32_t l = 0; l < statistics.num_layers(); ++l)
     for (int32_t h = 0; selectable[static_cast<size_t>(l)] && h < statistics.kv_heads(); ++h)
       maps.layers[static_cast<size_t>(l)].push_back(fit_head_map(statistics.head(l, h), statistics.head_dim()));
@@ -28,16 +29,21 @@ std::vector<bool> SelectionMaps::coded_layers() const {
 }
 
 std::string SelectionMaps::digest() const {
-  XXH3_state_t state;
-  XXH3_128bits_reset(&state);
-  const auto add = [&](const std::vector<float>& v) { XXH3_128bits_update(&state, v.data(), v.size() * sizeof(float)); };
+  std::string all;
+  const auto add = [&](const auto& v) {
+    all.append(reinterpret_cast<const char*>(std::data(v)), std::size(v) * sizeof *std::data(v));
+  };
   for (size_t l = 0; l < layers.size(); ++l)
     for (const HeadMap& h : layers[l]) {
       const uint64_t head[] = {l, h.bits.coarse4, h.bits.coarse2, h.bits.fine4, h.bits.fine2};
-      XXH3_128bits_update(&state, head, sizeof head);
+      add(head);
       for (const auto* v : {&h.mean, &h.to_axes, &h.from_axes, &h.coarse_error, &h.fine_error}) add(*v);
     }
-  const XXH128_hash_t hash = XXH3_128bits_digest(&state);
+  for (const LayerReads& r : reads) {
+    const float factors[] = {r.exact, r.coded, r.fine};
+    add(factors);
+  }
+  const XXH128_hash_t hash = XXH3_128bits(all.data(), all.size());
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
@@ -48,7 +54,8 @@ const T* PlacedMaps::place(ops::Ops& ops, const std::vector<T>& values) {
   return memory_.emplace_back(std::move(memory))->as<T>();
 }
 
-PlacedMaps::PlacedMaps(ops::Ops& ops, const SelectionMaps& maps) {
+PlacedMaps::PlacedMaps(ops::Ops& ops, const SelectionMaps& maps) : reads_(maps.reads) {
+  TS_CHECK(reads_.size() == maps.layers.size(), "what each layer reads");
   for (const std::vector<HeadMap>& heads : maps.layers) {
     ops::SelectionMap& map = layers_.emplace_back();
     if (heads.empty()) continue;

@@ -54,6 +54,9 @@ struct SelectionAccount {
   }
 };
 
+/// Of one query that read all positions, in all KV heads.
+SelectionAccount dense_account(const ops::KvLayer& cache, int32_t tokens);
+
 /// One policy at work for one model. Called from within a step, layers in their order.
 class Selector {
  public:
@@ -92,6 +95,14 @@ class Selector {
 /// Bytes of K and V of `tokens` positions of one KV head.
 inline double kv_bytes(const ops::KvLayer& cache, int64_t tokens) {
   return static_cast<double>(2 * tokens * cache.head_dim) * static_cast<double>(dtype_bytes(cache.dtype));
+}
+
+inline SelectionAccount dense_account(const ops::KvLayer& cache, int32_t tokens) {
+  const double bytes = cache.kv_heads * kv_bytes(cache, tokens);
+  return {.reads = cache.kv_heads,
+          .bytes = bytes,
+          .dense_bytes = bytes,
+          .exact_share = static_cast<double>(cache.kv_heads)};
 }
 
 }  // namespace tinyserve

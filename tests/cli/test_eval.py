@@ -54,7 +54,7 @@ def test_facts_are_found(run, tmp_path):
 
 def test_policies_read_less_and_are_compared(run, tmp_path):
     text, maps = prose(tmp_path, 200), tmp_path / "maps.json"
-    learnt = run("learn", "--text", text, "--tokens", "2048", "--output", maps)
+    learnt = run("learn", "--text", text, "--tokens", "2048", "--maps-only", "--output", maps)
     assert learnt.returncode == 0 and "fitted to 2048 tokens" in learnt.stdout, learnt.stderr
     p = run("eval", "--task", "passkey", "--text", text, "--context", "1k", "--count", "2", "--policy", "full,tinyserve,streaming,quest,snapkv",
             "--budget", "64", "--coded", "64", "--selection-maps", maps, "--json", tmp_path / "r.json")
@@ -121,3 +121,29 @@ def test_wrong_command_lines(run, tmp_path):
     ]:
         p = run("eval", *arguments)
         assert p.returncode in (1, 2) and words in p.stderr and p.stderr.startswith("error: "), (arguments, p.stderr)
+
+
+def test_learn_tries_layers_and_reports_on_held_out_steps(run, tmp_path):
+    text, maps = prose(tmp_path, 200), tmp_path / "maps.json"
+    p = run("learn", "--text", text, "--tokens", "1024", "--trials", "1k", "--decode", "8", "--questions", "1", "--budget", "32,64",
+            "--output", maps, "--json", tmp_path / "r.json")
+    assert p.returncode == 0, p.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [layer["layer"] for layer in report["layers"]] == list(range(8))
+    kept = [c for c in report["choice"] if c["kept"]]
+    assert len(kept) == 1 and kept[0]["kl"] <= 1.05 * min(c["kl"] for c in report["choice"]) + 1e-12
+    rows = {(r["policy"], r["budget"]): r for r in report["held_out"]}
+    assert list(rows) == [(p, b) for p in ("quest", "moments", "oracle", "tinyserve") for b in (32, 64)]
+    for r in rows.values():
+        assert 0 < r["bytes_share"] < 1 and r["kl"] >= 0 and 0 < r["mass"] <= 1.001 and 0 < r["output_error"] < 1
+    assert rows["tinyserve", 32]["output_error"] < rows["quest", 32]["output_error"]
+    written = json.loads(maps.read_text())
+    assert written["version"] == 2 and len(written["reads"]) == 8
+    p = run("eval", "--task", "passkey", "--text", text, "--context", "1k", "--count", "1", "--policy", "tinyserve", "--selection-maps", maps)
+    assert p.returncode == 0, p.stderr
+
+
+def test_learn_says_what_it_lacks(run, tmp_path):
+    text = prose(tmp_path, 60)
+    p = run("learn", "--text", text, "--output", tmp_path / "m.json")
+    assert p.returncode == 1 and "trials need text of their own" in p.stderr and "--maps-only" in p.stderr

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "select/dense_check.h"
+#include "select/dense_rows.h"
 #include "select/policies/makers.h"
 
 namespace tinyserve {
@@ -22,10 +23,19 @@ class TinyserveSelector final : public Selector {
 
   void attend(int32_t layer, const ops::AttentionArgs& a, const ops::BatchLayout& batch, std::span<const ops::SparseRow> rows) override {
     const int32_t heads = a.cache.kv_heads;
+    const ops::SelectionMap* map = maps_.layer(layer);
+    if (!map) {  // found to need all it can read
+      dense_.attend(ops_, a, batch, rows);
+      for (const ops::SparseRow& row : rows) account(row, dense_account(a.cache, row.position + 1));
+      return;
+    }
+    const LayerReads& reads = maps_.reads(layer);
     stats_.resize(rows.size() * static_cast<size_t>(heads));
     rows_.assign(rows.begin(), rows.end());
-    for (ops::SparseRow& row : rows_)
+    for (ops::SparseRow& row : rows_) {
+      row.exact = reads.exact_of(row.exact), row.coded = reads.coded_of(row.coded);
       if (row.audit) row.audit = Audit::bits_of_layer(row.audit, layer);
+    }
     const bool check = std::any_of(rows_.begin(), rows_.end(), [&](const ops::SparseRow& row) { return checked(row); });
     const int64_t stride = check ? int64_t{batch.page_table_stride} * a.cache.page_size : 0;
     reads_.resize(stats_.size() * static_cast<size_t>(stride));
@@ -35,11 +45,11 @@ class TinyserveSelector final : public Selector {
                            .num_heads = a.num_heads,
                            .scale = a.scale,
                            .cache = a.cache,
-                           .map = *maps_.layer(layer),
+                           .map = *map,
                            .rows = rows_,
                            .sinks = config_.sinks,
                            .recent = config_.recent,
-                           .fine_divisor = config_.fine_divisor,
+                           .fine_divisor = reads.fine_divisor_of(config_.fine_divisor),
                            .out = a.out,
                            .out_stride = a.out_stride,
                            .stats = stats_.data(),
@@ -76,7 +86,8 @@ class TinyserveSelector final : public Selector {
   ops::Ops& ops_;
   const SelectionConfig config_;
   PlacedMaps maps_;
-  std::vector<ops::SparseRow> rows_;
+  DenseRows dense_;
+  std::vector<ops::SparseRow> rows_;  // with what this layer may read of them
   std::vector<ops::SparseStats> stats_;
   std::vector<ops::SparseRead> reads_;  // [rows, kv_heads, positions], of steps that are checked
   std::vector<float> log_sums_;         // [rows, num_heads]
