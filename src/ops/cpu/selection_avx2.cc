@@ -35,6 +35,19 @@ TS_INLINE void compare(const uint16_t* keys, int32_t threshold, uint32_t* above,
   *equal = e;
 }
 
+TS_INLINE void append(int32_t* list, int32_t& count, int32_t base, uint32_t bits) {
+  for (; bits; bits &= bits - 1) list[count++] = base + __builtin_ctz(bits);
+}
+
+TS_INLINE int64_t collect(const uint16_t* keys, int64_t n, int32_t least, uint16_t* to) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    to[count] = keys[i];
+    count += keys[i] >= least;
+  }
+  return count;
+}
+
 #include "ops/cpu/selection_choose-inl.h"
 
 struct Halves {  // tokens 0..7 and 8..15, four axes each
@@ -78,13 +91,13 @@ TS_INLINE Halves levels_nested(const uint8_t* upper, const uint8_t* lower) {
   return look_up({_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)}, kTable4);
 }
 
-void score(const HeadBits& bits, const uint8_t* const* coarse, const uint8_t* const* fine, const CodedQueries& q,
-           int32_t* sums, const Lines& ahead) {
+void score(const HeadBits& bits, const TileCodes& codes, const CodedQueries& q, int32_t* sums, const TileCodes* ahead) {
+  const bool fine = codes.with_fine;
   Halves levels[64];
   const int c4 = bits.coarse4, c2 = bits.coarse2, all = fine ? bits.fine4 + bits.fine2 : c4 + c2;
   for (int p = 0; p < kTilePages; ++p) {
-    ahead.prefetch(p, kTilePages);
-    const uint8_t *c = coarse[p], *f = fine ? fine[p] : nullptr;
+    if (ahead) ahead->prefetch(p, p + 1);
+    const uint8_t *c = codes.coarse[p], *f = fine ? codes.fine[p] : nullptr;
     for (int g = 0; g < all; ++g) {
       const int has = bits.coarse(g), wants = fine ? bits.fine(g) : has;
       if (has == 4) levels[g] = levels4(c);

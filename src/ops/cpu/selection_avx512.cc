@@ -30,6 +30,28 @@ TS_INLINE void compare(const uint16_t* keys, int32_t threshold, uint32_t* above,
   *equal = _mm256_cmpeq_epi16_mask(k, t);
 }
 
+// Adds base + the places of the bits to a list.
+TS_INLINE void append(int32_t* list, int32_t& count, int32_t base, uint32_t bits) {
+  const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i numbers = _mm512_add_epi32(lanes, _mm512_set1_epi32(base));
+  _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32(static_cast<__mmask16>(bits), numbers));
+  count += __builtin_popcount(bits);
+}
+
+// The keys that reach `least`, in order. n is a multiple of 16.
+TS_INLINE int64_t collect(const uint16_t* keys, int64_t n, int32_t least, uint16_t* to) {
+  const __m256i t = _mm256_set1_epi16(static_cast<int16_t>(least - 1));
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; i += 16) {
+    const __m256i k = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys + i));
+    const __mmask16 reach = _mm256_cmpgt_epi16_mask(k, t);
+    const __m512i together = _mm512_maskz_compress_epi32(reach, _mm512_cvtepu16_epi32(k));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + count), _mm512_cvtepi32_epi16(together));
+    count += __builtin_popcount(reach);
+  }
+  return count;
+}
+
 #include "ops/cpu/selection_choose-inl.h"
 
 struct alignas(64) Bytes {
@@ -123,22 +145,20 @@ TS_INLINE void score_pages(const HeadBits& bits, const uint8_t* const* coarse, c
 }
 
 template <int H>
-__attribute__((noinline)) void score_heads(const HeadBits& bits, const uint8_t* const* coarse, const uint8_t* const* fine,
-                                           const CodedQueries& q, int32_t* sums, const Lines& ahead) {
+__attribute__((noinline)) void score_heads(const HeadBits& bits, const TileCodes& codes, const CodedQueries& q,
+                                           int32_t* sums, const TileCodes* ahead) {
   constexpr int P = H == 1 ? 8 : H <= 3 ? 4 : 2;  // enough chains for VPDPBUSD's latency, few enough for 32 registers
   for (int p = 0; p < kTilePages; p += P) {
-    ahead.prefetch(p / P, kTilePages / P);
-    score_pages<H, P>(bits, coarse + p, fine ? fine + p : nullptr, q, sums + p * kCodePage);
+    if (ahead) ahead->prefetch(p, p + P);
+    score_pages<H, P>(bits, codes.coarse + p, codes.with_fine ? codes.fine + p : nullptr, q, sums + p * kCodePage);
   }
 }
 
-void score(const HeadBits& bits, const uint8_t* const* coarse, const uint8_t* const* fine, const CodedQueries& q,
-           int32_t* sums, const Lines& ahead) {
-  using Run = void (*)(const HeadBits&, const uint8_t* const*, const uint8_t* const*, const CodedQueries&, int32_t*,
-                       const Lines&);
+void score(const HeadBits& bits, const TileCodes& codes, const CodedQueries& q, int32_t* sums, const TileCodes* ahead) {
+  using Run = void (*)(const HeadBits&, const TileCodes&, const CodedQueries&, int32_t*, const TileCodes*);
   static constexpr Run kRuns[kHeadsAtOnce] = {score_heads<1>, score_heads<2>, score_heads<3>, score_heads<4>,
                                               score_heads<5>, score_heads<6>, score_heads<7>, score_heads<8>};
-  kRuns[q.heads - 1](bits, coarse, fine, q, sums, ahead);
+  kRuns[q.heads - 1](bits, codes, q, sums, ahead);
 }
 
 TS_INLINE __m512 as_float(__m512i v) { return _mm512_castsi512_ps(v); }

@@ -73,27 +73,57 @@ int32_t choose_pages(const uint16_t* keys, int32_t pages, int32_t least, int32_t
     uint32_t above, equal;
     compare(keys + p, least, &above, &equal);
     const uint32_t there = pages - p >= 16 ? 0xFFFF : (1u << (pages - p)) - 1;
-    for (uint32_t bits = (above | equal) & there; bits; bits &= bits - 1) chosen[found++] = p + __builtin_ctz(bits);
+    append(chosen, found, p, (above | equal) & there);
   }
   return found;
 }
 
+// Every kSampled-th page's keys are sampled; below so many pages, or when a large part of the tokens is wanted, all are counted.
+constexpr int32_t kSampled = 16, kLeastPages = 16 * kSampled;
+
+// Thresholds of the best to.exact and of the best to.exact + to.coded. Counting all keys takes longer than all the rest: a sample says
+// above which key the wanted ones surely lie, and these are counted.
+void find_thresholds(const uint16_t* keys, int32_t pages, const ChosenTokens& to, Threshold& exact, Threshold& read) {
+  const int64_t n = int64_t{pages} * kCodePage, wanted = int64_t{to.exact} + to.coded;
+  if (to.top_p <= 0 && pages >= kLeastPages && wanted <= n / 8) {
+    int64_t sampled = 0;
+    for (int32_t p = 0; p < pages; p += kSampled, sampled += kCodePage)
+      std::copy_n(keys + int64_t{p} * kCodePage, kCodePage, to.scratch + sampled);
+    const int32_t least = Histogram(to.scratch, sampled).best((wanted + wanted / 2) / kSampled + 32).key;
+    const int64_t found = collect(keys, n, least, to.scratch);
+    if (found >= wanted) {
+      const Histogram histogram(to.scratch, found);
+      exact = histogram.best(to.exact), read = histogram.best(wanted);
+      return;
+    }
+  }
+  const Histogram histogram(keys, n);
+  const int64_t count = to.top_p > 0 ? histogram.fewest(to.top_p, to.elsewhere, to.exact) : to.exact;
+  exact = histogram.best(count), read = histogram.best(count + to.coded);
+}
+
+// In two passes over what is ever less, without branches on what the keys are.
 void choose_tokens(const uint16_t* keys, int32_t pages, const ChosenTokens& to) {
-  const Histogram histogram(keys, int64_t{pages} * kCodePage);
-  const int64_t wanted = to.top_p > 0 ? histogram.fewest(to.top_p, to.elsewhere, to.exact) : to.exact;
-  Threshold exact = histogram.best(wanted), read = histogram.best(wanted + to.coded);
-  int32_t num_exact = 0, num_coded = 0;
+  Threshold exact, read;
+  find_thresholds(keys, pages, to, exact, read);
+  int32_t num_exact = 0, num_coded = 0, touched = 0;
   for (int32_t p = 0; p < pages; ++p) {
     uint32_t above, equal;
     compare(keys + p * kCodePage, read.key, &above, &equal);
     const uint32_t any = above | first_of(equal, read.at_it);
     to.left[p] = static_cast<uint16_t>(~any);
-    if (any == 0) continue;
+    to.touched[touched] = p;
+    touched += any != 0;
+  }
+  for (int32_t i = 0; i < touched; ++i) {
+    const int32_t p = to.touched[i];
+    uint32_t above, equal;
     compare(keys + p * kCodePage, exact.key, &above, &equal);
-    const uint32_t whole = above | first_of(equal, exact.at_it);
-    for (uint32_t bits = whole; bits; bits &= bits - 1) to.exact_tokens[num_exact++] = p * kCodePage + __builtin_ctz(bits);
-    for (uint32_t bits = any & ~whole; bits; bits &= bits - 1) to.coded_tokens[num_coded++] = p * kCodePage + __builtin_ctz(bits);
+    const uint32_t any = static_cast<uint16_t>(~to.left[p]), whole = above | first_of(equal, exact.at_it);
+    append(to.exact_tokens, num_exact, p * kCodePage, whole);
+    append(to.coded_tokens, num_coded, p * kCodePage, any & ~whole);
   }
   *to.num_exact = num_exact;
   *to.num_coded = num_coded;
+  *to.num_touched = touched;
 }

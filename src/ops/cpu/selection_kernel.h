@@ -36,6 +36,30 @@ struct ChosenTokens {
   int32_t *exact_tokens = nullptr, *coded_tokens = nullptr;  ///< token numbers, ascending
   int32_t *num_exact = nullptr, *num_coded = nullptr;
   uint16_t* left = nullptr;         ///< [pages]: bits of the tokens that are neither
+  int32_t *touched = nullptr, *num_touched = nullptr;  ///< pages with a token that is either, ascending
+  uint16_t* scratch = nullptr;      ///< as large as the keys, and 32 more
+};
+/// Lists of tokens and pages have room for so many more than they will hold: vectors are stored whole.
+constexpr int32_t kListSlack = 16;
+
+/// Where the codes of a tile's pages lie.
+struct TileCodes {
+  const uint8_t *coarse[kTilePages], *fine[kTilePages];
+  bool with_fine = false;
+  int32_t coarse_bytes = 0, fine_bytes = 0;  ///< of a page
+  /// Asks for those of pages [begin, end).
+  void prefetch(int begin, int end) const {
+    for (int p = begin; p < end; ++p) {
+      lines(coarse[p], coarse_bytes);
+      if (with_fine) lines(fine[p], fine_bytes);
+    }
+  }
+
+ private:
+  static void lines(const uint8_t* p, int32_t bytes) {  // 16-byte units, so the last one says which line is the last
+    for (int32_t at = 0; at < bytes; at += 64) __builtin_prefetch(p + at, 0, 2);
+    __builtin_prefetch(p + bytes - 1, 0, 2);
+  }
 };
 
 /// Cache lines to ask for while a kernel computes, spread evenly: in bursts they fill the core's miss buffers and stall its loads.
@@ -70,9 +94,9 @@ struct SelectionSums {
 
 struct SelectionKernel {
   const char* name;
-  /// sums[head, page, token] = sum over the axes of q * level, of the coarse grade, or, when `fine` is given, of the fine one.
-  void (*score)(const HeadBits& bits, const uint8_t* const* coarse, const uint8_t* const* fine, const CodedQueries& q,
-                int32_t* sums, const Lines& ahead);
+  /// sums[head, page, token] = sum over the axes of q * level, of the coarse grade, or, with_fine, of the fine one. Asks for `ahead`,
+  /// unless null, meanwhile.
+  void (*score)(const HeadBits& bits, const TileCodes& codes, const CodedQueries& q, int32_t* sums, const TileCodes* ahead);
   /// The largest of each page of a tile of one head; returns the largest of them.
   int32_t (*maxima)(const int32_t* sums, int32_t* largest);
   /// Sums over each page of 2^(sum * step + base); relative error 1e-4. With `each`, each token's value goes there too; then exponents are

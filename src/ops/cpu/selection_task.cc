@@ -68,7 +68,7 @@ size_t SparseTask::scratch_bytes(const Limits& limits, const AttentionKernel& f3
       4 * state_floats(1, static_cast<int>(d)) * 4 + 64 + (kRowsAtOnce + 16) * 4 +
       static_cast<int64_t>(std::max(f32.q_row_bytes(static_cast<int>(d)), bf16.q_row_bytes(static_cast<int>(d))));
   const int64_t packed = static_cast<int64_t>(std::max(f32.packed_block_bytes(static_cast<int>(d)), bf16.packed_block_bytes(static_cast<int>(d))));
-  const int64_t shared = pages * (2 + 4 + 2 + 4 + 4) + tokens * (2 + 2 + 4 + 4 + 4) + 2 * kBlock * d * 4 + packed +
+  const int64_t shared = pages * (8 + 2 + 4 + 2 + 4 + 4 + 4) + tokens * (2 + 2 + 2 + 4 + 4 + 4) + 2 * kBlock * d * 4 + packed +
                          kHeadsAtOnce * kTileTokens * 4 +
                          static_cast<int64_t>(2 * kSelectionScratchBytes + kRowScratchBytes);
   return static_cast<size_t>(std::max(heads * per_head + shared + 64 * 64, encode_scratch_floats(static_cast<int>(d)) * 4));
@@ -83,8 +83,11 @@ void SparseTask::lay_out() {
   mass_ = take<float>(heads_ * page_stride_);
   largest_ = take<int32_t>(heads_ * page_stride_);
   page_keys_ = take<uint16_t>(page_stride_);
-  fine_ = take<int32_t>(page_stride_);
+  fine_ = take<int32_t>(page_stride_ + kListSlack);
   left_ = take<uint16_t>(page_stride_);
+  touched_ = take<int32_t>(page_stride_ + kListSlack);
+  blocks_ = take<int64_t>(page_stride_);
+  for (int32_t p = 0; p < pages_; ++p) blocks_[p] = block(begin_ + p);
   mean_ = take<int32_t>(page_stride_);
   acc_ = take<float>(int64_t{heads_} * padded_channels(d_));
   plain_ = take<float>(int64_t{heads_} * d_);
@@ -145,29 +148,33 @@ void SparseTask::load_queries() {
   }
 }
 
-/// Sums of a tile of the middle's pages; each_head(head, sums).
+/// Sums of the middle's pages, tile by tile; each_head(tile, head, sums).
 template <class Fn>
-void SparseTask::score_tile(const int32_t* pages, bool fine, Lines& ahead, Fn&& each_head) {
-  const uint8_t *coarse_codes[kTilePages], *fine_codes[kTilePages];
-  for (int p = 0; p < kTilePages; ++p) {
-    const int64_t at = block(begin_ + pages[p]);
-    coarse_codes[p] = a_.cache.codes.coarse + at * coarse_bytes(d_);
-    fine_codes[p] = a_.cache.codes.fine + at * fine_bytes(d_);
+void SparseTask::score_tiles(const int32_t* pages, int32_t count, bool fine, Fn&& each_head) {
+  const int32_t tiles = (count + kTilePages - 1) / kTilePages, coarse_size = coarse_bytes(d_), fine_size = fine_bytes(d_);
+  TileCodes codes[2];
+  const auto find = [&](int32_t tile) {
+    TileCodes& to = codes[tile % 2];
+    to.with_fine = fine, to.coarse_bytes = coarse_size, to.fine_bytes = fine_size;
+    for (int32_t i = 0; i < kTilePages; ++i) {
+      const int32_t at = std::min(tile * kTilePages + i, count - 1);
+      const int64_t block = blocks_[pages ? pages[at] : at];
+      to.coarse[i] = a_.cache.codes.coarse + block * coarse_size;
+      to.fine[i] = a_.cache.codes.fine + block * fine_size;
+    }
+  };
+  if (tiles > 0) find(0);
+  for (int32_t tile = 0; tile < tiles; ++tile) {
+    const TileCodes* ahead = nullptr;
+    if (tile + 1 < tiles) find(tile + 1), ahead = &codes[(tile + 1) % 2];
+    for (int32_t first = 0; first < heads_; first += kHeadsAtOnce, ahead = nullptr) {
+      const int32_t together = std::min(kHeadsAtOnce, heads_ - first);
+      kernel_.score(a_.map.bits[head_], codes[tile % 2],
+                    {.q = packed_ + int64_t{first} * d_ / 4, .start = (fine ? fine_start_ : coarse_start_) + first, .heads = together},
+                    sums_, ahead);
+      for (int32_t h = 0; h < together; ++h) each_head(tile, first + h, sums_ + h * kTileTokens);
+    }
   }
-  for (int32_t first = 0; first < heads_; first += kHeadsAtOnce) {
-    const int32_t together = std::min(kHeadsAtOnce, heads_ - first);
-    kernel_.score(a_.map.bits[head_], coarse_codes, fine ? fine_codes : nullptr,
-                  {.q = packed_ + int64_t{first} * d_ / 4, .start = (fine ? fine_start_ : coarse_start_) + first, .heads = together},
-                  sums_, ahead);
-    ahead.count = 0;
-    for (int32_t h = 0; h < together; ++h) each_head(first + h, sums_ + h * kTileTokens);
-  }
-}
-
-void SparseTask::codes_ahead(int32_t page, bool fine, Lines& ahead) const {
-  const int64_t at = block(begin_ + page);
-  ahead.add(a_.cache.codes.coarse + at * coarse_bytes(d_), coarse_bytes(d_));
-  if (fine) ahead.add(a_.cache.codes.fine + at * fine_bytes(d_), fine_bytes(d_));
 }
 
 void SparseTask::raise(int32_t h, float reference, int32_t pages_done, int64_t sampled) {
@@ -180,27 +187,25 @@ void SparseTask::raise(int32_t h, float reference, int32_t pages_done, int64_t s
 
 void SparseTask::score_coarse() {
   sample_ = take<float>(heads_ * sample_stride_);
-  Lines ahead;
-  int64_t sampled = 0;
-  for (int32_t p0 = 0; p0 < pages_; p0 += kTilePages) {
-    int32_t pages[kTilePages];
-    for (int p = 0; p < kTilePages; ++p) pages[p] = std::min(p0 + p, pages_ - 1);
-    for (int32_t p = p0 + kTilePages; p < std::min(p0 + 2 * kTilePages, pages_); ++p) codes_ahead(p, false, ahead);
-    const bool sample = p0 / kTilePages % sample_every_ == 0;
-    score_tile(pages, false, ahead, [&](int32_t h, const int32_t* sums) {
-      const float shift = queries_[h].coarse_shift;
-      const int32_t largest = kernel_.maxima(sums, largest_ + h * page_stride_ + p0);
-      const float most = static_cast<float>(largest) * step_[h] + shift;
-      if (p0 == 0) reference_[h] = std::floor(most);
-      else if (most > reference_[h] + kHeadroom) raise(h, std::floor(most), p0, sampled);
-      kernel_.masses(sums, step_[h], shift - reference_[h], sample ? sample_ + h * sample_stride_ + sampled : nullptr,
-                     mass_ + h * page_stride_ + p0);
-    });
-    if (sample) sampled += int64_t{std::min(kTilePages, pages_ - p0)} * kCodePage;
-  }
+  const auto sampled_before = [&](int32_t tile) {  // tokens; only the last tile may have fewer than kTileTokens
+    return std::min(int64_t{(tile + sample_every_ - 1) / sample_every_} * kTileTokens, sample_stride_);
+  };
+  score_tiles(nullptr, pages_, false, [&](int32_t tile, int32_t h, const int32_t* sums) {
+    const int32_t p0 = tile * kTilePages;
+    const int64_t sampled = sampled_before(tile);
+    const float shift = queries_[h].coarse_shift;
+    const int32_t largest = kernel_.maxima(sums, largest_ + h * page_stride_ + p0);
+    const float most = static_cast<float>(largest) * step_[h] + shift;
+    if (p0 == 0) reference_[h] = std::floor(most);
+    else if (most > reference_[h] + kHeadroom) raise(h, std::floor(most), p0, sampled);
+    kernel_.masses(sums, step_[h], shift - reference_[h],
+                   tile % sample_every_ == 0 ? sample_ + h * sample_stride_ + sampled : nullptr, mass_ + h * page_stride_ + p0);
+  });
+  const int32_t tiles = (pages_ + kTilePages - 1) / kTilePages;
+  sampled_ = sampled_before(tiles);
+  if ((tiles - 1) % sample_every_ == 0) sampled_ -= int64_t{tiles * kTilePages - pages_} * kCodePage;
   for (int32_t h = 0; h < heads_; ++h)
     std::fill(mass_ + h * page_stride_ + pages_, mass_ + (h + 1) * page_stride_, 0.0f);
-  sampled_ = sampled;
 }
 
 void SparseTask::invert_totals() {
@@ -222,24 +227,18 @@ void SparseTask::choose_pages() {
   each_stride_ = round_up(fine_pages_, kTilePages) * kCodePage;
   each_ = take<float>(heads_ * each_stride_);
   token_keys_ = take<uint16_t>(each_stride_);
-  chosen_ = take<int32_t>(each_stride_);
-  coded_ = take<int32_t>(each_stride_);
+  chosen_ = take<int32_t>(each_stride_ + kListSlack);
+  coded_ = take<int32_t>(each_stride_ + kListSlack);
 }
 
 void SparseTask::score_fine() {
-  Lines ahead;
-  for (int32_t f0 = 0; f0 < fine_pages_; f0 += kTilePages) {
-    int32_t pages[kTilePages];
-    const int32_t count = std::min(kTilePages, fine_pages_ - f0);
-    for (int f = 0; f < kTilePages; ++f) pages[f] = fine_[f0 + std::min(f, count - 1)];
-    for (int32_t f = f0 + kTilePages; f < std::min(f0 + 2 * kTilePages, fine_pages_); ++f) codes_ahead(fine_[f], true, ahead);
-    score_tile(pages, true, ahead, [&](int32_t h, const int32_t* sums) {
-      float mass[kTilePages];
-      kernel_.masses(sums, step_[h], queries_[h].fine_shift - reference_[h],
-                     each_ + h * each_stride_ + int64_t{f0} * kCodePage, mass);
-      for (int32_t f = 0; f < count; ++f) mass_[h * page_stride_ + pages[f]] = mass[f];
-    });
-  }
+  score_tiles(fine_, fine_pages_, true, [&](int32_t tile, int32_t h, const int32_t* sums) {
+    const int32_t f0 = tile * kTilePages, count = std::min(kTilePages, fine_pages_ - f0);
+    float mass[kTilePages];
+    kernel_.masses(sums, step_[h], queries_[h].fine_shift - reference_[h], each_ + h * each_stride_ + int64_t{f0} * kCodePage, mass);
+    float* to = mass_ + h * page_stride_;
+    for (int32_t f = 0; f < count; ++f) to[fine_[f0 + f]] = mass[f];
+  });
 }
 
 /// Of the pages that are not fine, by the largest of each page's shares (step 3, top_p).
@@ -252,32 +251,23 @@ float SparseTask::mass_elsewhere() {
 void SparseTask::choose_tokens() {
   invert_totals();
   kernel_.token_keys(each_, each_stride_, inverse_, heads_, fine_pages_, token_keys_);
+  int32_t num_touched = 0;
   kernel_.choose_tokens(token_keys_, fine_pages_,
-                        {.exact = row_.exact,
-                         .coded = row_.coded,
-                         .top_p = row_.top_p,
-                         .elsewhere = row_.top_p > 0 ? mass_elsewhere() : 0,
-                         .exact_tokens = chosen_,
-                         .coded_tokens = coded_,
-                         .num_exact = &num_exact_,
-                         .num_coded = &num_coded_,
-                         .left = left_});
-  int32_t touched[kTilePages], count = 0;
-  const auto leave = [&] {  // what is left of the touched pages
-    std::fill(touched + count, touched + kTilePages, touched[0]);
+                        {.exact = row_.exact, .coded = row_.coded, .top_p = row_.top_p,
+                         .elsewhere = row_.top_p > 0 ? mass_elsewhere() : 0, .exact_tokens = chosen_, .coded_tokens = coded_,
+                         .num_exact = &num_exact_, .num_coded = &num_coded_, .left = left_, .touched = touched_,
+                         .num_touched = &num_touched, .scratch = take<uint16_t>(each_stride_ + 32)});
+  for (int32_t i0 = 0; i0 < num_touched; i0 += kTilePages) {  // what is left of the touched pages
+    const int32_t count = std::min(kTilePages, num_touched - i0);
+    int32_t pages[kTilePages];
+    for (int32_t i = 0; i < kTilePages; ++i) pages[i] = touched_[i0 + std::min(i, count - 1)];
     for (int32_t h = 0; h < heads_; ++h) {
       float mass[kTilePages];
-      kernel_.masses_left(each_ + h * each_stride_, left_, touched, mass);
-      for (int32_t i = 0; i < count; ++i) mass_[h * page_stride_ + fine_[touched[i]]] = mass[i];
+      kernel_.masses_left(each_ + h * each_stride_, left_, pages, mass);
+      float* to = mass_ + h * page_stride_;
+      for (int32_t i = 0; i < count; ++i) to[fine_[pages[i]]] = mass[i];
     }
-    count = 0;
-  };
-  for (int32_t f = 0; f < fine_pages_; ++f) {
-    if (left_[f] == 0xFFFF) continue;
-    touched[count++] = f;
-    if (count == kTilePages) leave();
   }
-  if (count > 0) leave();
   if (row_.audit != 0) draw_page();
   mean_pages_ = kernel_.keep_heavy(mass_, page_stride_, inverse_, heads_, pages_, kNegligible, mean_);
   const int64_t room = std::min(page_stride_, round_up(mean_pages_ + 1, kTilePages));
@@ -295,10 +285,7 @@ int32_t SparseTask::position_of(int32_t chosen) const {
 void SparseTask::tokens_ahead(int32_t part, int32_t parts, Lines& ahead) const {
   const auto share = [&](int32_t n, int32_t i) { return static_cast<int32_t>(int64_t{n} * i / parts); };
   const int64_t row = static_cast<int64_t>(d_ * dtype_bytes(a_.cache.dtype));
-  const auto at = [&](int32_t chosen) {
-    const int32_t position = position_of(chosen);
-    return block(position / kCodePage) * kCodePage + position % kCodePage;
-  };
+  const auto at = [&](int32_t chosen) { return token_at(chosen); };
   for (int32_t i = share(num_coded_, part); i < share(num_coded_, part + 1); ++i) {
     if (a_.cache.codes.values) ahead.add(a_.cache.codes.values + at(coded_[i]) * (d_ / 16), d_ / 2);
     else ahead.add(a_.cache.v + at(coded_[i]) * row, row);
@@ -312,7 +299,7 @@ void SparseTask::tokens_ahead(int32_t part, int32_t parts, Lines& ahead) const {
 void SparseTask::add_means() {
   std::byte* scratch = take_bytes(kSelectionScratchBytes);
   const int32_t bytes = mean_bytes(d_), parts = std::max(1, (mean_pages_ + kRowsAtOnce - 1) / kRowsAtOnce);
-  const auto mean_of = [&](int32_t i) { return a_.cache.codes.mean + block(begin_ + mean_[i]) * bytes; };
+  const auto mean_of = [&](int32_t i) { return a_.cache.codes.mean + blocks_[mean_[i]] * bytes; };
   Lines ahead;
   for (int32_t part = 0; part < parts; ++part) {
     const int32_t i0 = part * kRowsAtOnce, count = std::min(kRowsAtOnce, mean_pages_ - i0);
@@ -343,8 +330,7 @@ void SparseTask::add_coded() {
     }
     if (row_.audit != 0) maps_.combine(weights, kStride, inverse_, heads_, kRowsAtOnce, false, coded_weights_ + i0);
     for (int32_t i = 0; i < count; ++i) {
-      const int32_t position = position_of(coded_[i0 + i]);
-      const int64_t at = block(position / kCodePage) * kCodePage + position % kCodePage;
+      const int64_t at = token_at(coded_[i0 + i]);
       if (a_.cache.codes.values) values[i] = a_.cache.codes.values + at * (d_ / 16);
       else maps_.add_row(a_.cache.v + at * static_cast<int64_t>(d_ * dtype_bytes(a_.cache.dtype)), a_.cache.dtype, d_, weights + i,
                     kStride, heads_, plain_);

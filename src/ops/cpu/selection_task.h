@@ -28,6 +28,9 @@ class SparseTask {
   void run(SparseStats* stats);
 
  private:
+  int64_t token_at(int32_t chosen) const {  // of all tokens of the cache's layer and head
+    return blocks_[fine_[chosen / kCodePage]] * kCodePage + chosen % kCodePage;
+  }
   int64_t block(int32_t page) const { return int64_t{table_[page]} * a_.cache.kv_heads + head_; }
   const float* query(int32_t h) const { return a_.q + row_.row * a_.q_stride + (int64_t{head_} * heads_ + h) * d_; }
   template <class T>
@@ -39,8 +42,7 @@ class SparseTask {
   void lay_out();
   void load_queries();
   template <class Fn>
-  void score_tile(const int32_t* pages, bool fine, Lines& ahead, Fn&& each_head);
-  void codes_ahead(int32_t page, bool fine, Lines& ahead) const;
+  void score_tiles(const int32_t* pages, int32_t count, bool fine, Fn&& each_head);
   void score_coarse();
   void raise(int32_t h, float reference, int32_t pages_done, int64_t sampled);
   void invert_totals();
@@ -81,6 +83,7 @@ class SparseTask {
   int32_t num_exact_ = 0, num_coded_ = 0;  // chosen in the middle
 
   // Scratch. Logits are relative to reference_, a whole number: 2^(logit - reference) is exact to move.
+  int64_t* blocks_ = nullptr;                                   // of the middle's pages
   AxesQuery* queries_ = nullptr;                                // [heads]
   int32_t* packed_ = nullptr;                                   // [head_dim / 4, heads], of kHeadsAtOnce heads after the other
   int32_t *coarse_start_ = nullptr, *fine_start_ = nullptr;     // [heads]
@@ -93,6 +96,7 @@ class SparseTask {
   float* each_ = nullptr;                                       // [heads, each_stride_]: the tokens of fine pages
   float* sample_ = nullptr;                                     // [heads, sample_stride_]: coarse, of every sample_every_th tile
   int32_t* mean_ = nullptr;                                     // pages of the middle whose means are read
+  int32_t* touched_ = nullptr;                                  // fine pages of chosen tokens
   uint16_t* left_ = nullptr;                                    // of each fine page, the tokens that stay estimated
   int32_t *chosen_ = nullptr, *coded_ = nullptr;                // numbers among the tokens of fine pages
   float* acc_ = nullptr;                                        // [heads, padded_channels]: estimates and coded values
