@@ -1,5 +1,7 @@
 #include "kv/kv_storage.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace tinyserve {
@@ -20,15 +22,33 @@ KvStorage::KvStorage(ops::Ops& ops, const KvShape& shape, int32_t page_size, int
     layer.v = add(page_bytes, num_pages);
     layers_.push_back(layer);
   }
+  add_codes(shape, num_pages, codes);
+}
+
+// All layers' in one piece: only of large pieces does the system make huge pages, and reading codes of scattered pages from small ones
+// takes twice the time.
+void KvStorage::add_codes(const KvShape& shape, int32_t num_pages, const CodeShape& codes) {
   const int32_t d = shape.head_dim;
+  const auto bytes_of = [&](int32_t head) { return int64_t{shape.kv_heads} * head; };
+  const auto room_of = [&](int32_t head) { return (bytes_of(head) * num_pages + 63) / 64 * 64; };
+  const int64_t layer = room_of(ops::coarse_bytes(d)) + room_of(ops::fine_bytes(d)) + room_of(ops::mean_bytes(d)) +
+                        (codes.values ? room_of(ops::value_bytes(d)) : 0);
+  const auto coded = std::count(codes.layers.begin(), codes.layers.end(), true);
+  if (coded == 0) return;
+  std::byte* next = memory_.emplace_back(ops_.allocate(static_cast<size_t>(layer * coded)))->data;
   for (size_t i = 0; i < codes.layers.size(); ++i) {
     if (!codes.layers[i]) continue;
-    const auto bytes = [&](int32_t head) { return reinterpret_cast<uint8_t*>(add(int64_t{shape.kv_heads} * head, num_pages)); };
+    const auto take = [&](int32_t head) {
+      uint8_t* at = reinterpret_cast<uint8_t*>(next);
+      tensors_.push_back({next, bytes_of(head)});
+      next += room_of(head);
+      return at;
+    };
     ops::PageCodes& to = layers_[i].codes;
-    to.coarse = bytes(ops::coarse_bytes(d));
-    to.fine = bytes(ops::fine_bytes(d));
-    to.mean = bytes(ops::mean_bytes(d));
-    if (codes.values) to.values = reinterpret_cast<uint64_t*>(bytes(ops::value_bytes(d)));
+    to.coarse = take(ops::coarse_bytes(d));
+    to.fine = take(ops::fine_bytes(d));
+    to.mean = take(ops::mean_bytes(d));
+    if (codes.values) to.values = reinterpret_cast<uint64_t*>(take(ops::value_bytes(d)));
   }
 }
 

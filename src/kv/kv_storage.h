@@ -40,8 +40,9 @@ class KvStorage {
  private:
   ops::Ops& ops_;
   std::byte* add(int64_t page_bytes, int32_t num_pages);
+  void add_codes(const KvShape& shape, int32_t num_pages, const CodeShape& codes);
 
-  std::vector<std::unique_ptr<ops::Memory>> memory_;  // one to a tensor
+  std::vector<std::unique_ptr<ops::Memory>> memory_;  // one to a tensor of K or V, one for all codes
   std::vector<ops::KvLayer> layers_;
   std::vector<PageTensor> tensors_;
 };

@@ -29,13 +29,16 @@ void CpuSelection::encode(const EncodeArgs& args) {
 }
 
 void CpuSelection::attention(const SparseAttentionArgs& args, const BatchLayout& batch) {
-  const int32_t heads = args.cache.kv_heads;
+  // Head by head, so that a thread has the rows of one head after the other: where their sequences share pages, the codes of these
+  // are in its cache.
+  const int64_t heads = args.cache.kv_heads, rows = static_cast<int64_t>(args.rows.size());
   const AttentionKernel& exact = args.cache.dtype == DType::kF32 ? f32_ : bf16_;
-  pool_.parallel_for(static_cast<int64_t>(args.rows.size()) * heads, 1, [&](int64_t begin, int64_t end, int thread) {
+  pool_.parallel_for(rows * heads, 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
-      SparseTask task(args, batch, args.rows[i / heads], static_cast<int32_t>(i % heads), *kernel_, maps_, exact,
-                      scratch_[thread].data(), trace_ ? trace_ + thread : nullptr);
-      task.run(args.stats ? args.stats + i : nullptr);
+      const int64_t head = i / rows, row = i % rows;
+      SparseTask task(args, batch, args.rows[row], static_cast<int32_t>(head), *kernel_, maps_, exact, scratch_[thread].data(),
+                      trace_ ? trace_ + thread : nullptr);
+      task.run(args.stats ? args.stats + row * heads + head : nullptr);
     }
   });
 }
