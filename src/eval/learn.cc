@@ -160,12 +160,13 @@ std::vector<float> share_out(const std::vector<std::vector<double>>& harm) {
 
 namespace {
 
-/// The least that does no more harm than its chance; twice as much where that helps by a third.
+/// Twice as much where that helps by a third; else the least that does no more harm but for chance.
 float fine_factor(const LayerHarm& h) {
   constexpr double kChance = 1.05, kHelps = 2.0 / 3;
+  if (h.fine[2] < kHelps * h.plain) return LayerHarm::kFineFactors[2];
   for (const size_t i : {0, 1})
     if (h.fine[i] <= kChance * h.plain) return LayerHarm::kFineFactors[i];
-  return h.fine[2] < kHelps * h.plain ? LayerHarm::kFineFactors[2] : 1;
+  return 1;
 }
 
 }  // namespace

@@ -147,3 +147,21 @@ def test_learn_says_what_it_lacks(run, tmp_path):
     text = prose(tmp_path, 60)
     p = run("learn", "--text", text, "--output", tmp_path / "m.json")
     assert p.returncode == 1 and "trials need text of their own" in p.stderr and "--maps-only" in p.stderr
+
+
+def test_files_for_published_models_are_found_by_the_digest_of_the_weights(run, bundled, tmp_path):
+    text, model = prose(tmp_path, 200), tmp_path / "model"
+    model.mkdir()
+    for file in bundled.iterdir():
+        if file.name != "tinyserve_selection.json":
+            (model / file.name).symlink_to(file)
+    command = ["eval", "--model", model, "--task", "passkey", "--text", text, "--context", "256", "--count", "1", "--policy", "tinyserve"]
+    environment = dict(os.environ, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    fitted = run(*command, env=environment, cwd=tmp_path)
+    assert fitted.returncode == 0, fitted.stderr
+    [kept] = (tmp_path / "cache/tinyserve").iterdir()
+    shipped = tmp_path / "models/selection"
+    shipped.mkdir(parents=True)
+    (shipped / kept.name).write_text(kept.read_text().replace('"version":2', '"version":9'))
+    p = run(*command, env=environment, cwd=tmp_path)
+    assert p.returncode == 1 and f"models/selection/{kept.name} is not a file of selection maps that this version reads" in p.stderr
