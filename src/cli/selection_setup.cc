@@ -22,6 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int32_t kCalibrationTokens = 8192;
+constexpr int kFit = 2;  // counts the ways maps were fitted here: what an older program kept is not taken
 
 /// Empty when there is no folder to keep things in.
 fs::path cache_folder() {
@@ -89,7 +90,7 @@ std::shared_ptr<const SelectionMaps> obtain_maps(ModelRuntime& runtime, const st
   for (const fs::path& path : shipped_places(fs::path("models/selection") / name))
     if (fs::exists(path, error)) return load(path);
   fs::path cached = cache_folder();
-  if (!cached.empty()) cached /= name;
+  if (!cached.empty()) cached /= fmt::format("selection-{}-{}.json", weights_digest(runtime.folder()), kFit);
   if (!cached.empty() && fs::exists(cached, error)) try {
       return load(cached);
     } catch (const InputError& e) {  // of an older version, or damaged: made again

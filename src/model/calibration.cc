@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "kv/kv_storage.h"
+#include "model/rope.h"
 #include "select/statistics_collector.h"
 
 namespace tinyserve {
@@ -43,7 +44,10 @@ SelectionMaps calibrate(Model& model, ops::Ops& ops, std::span<const int32_t> to
   std::iota(table.begin(), table.end(), 0);
   const auto logits = ops.allocate(sizeof(float) * static_cast<size_t>(c.vocab_size));
   KeyStatistics statistics(c.num_layers, c.num_heads, c.num_kv_heads, c.head_dim);
-  StatisticsCollector collector(statistics);
+  // A text as long as the model's longest context has keys of all positions by itself.
+  const Rope* rope = context < c.max_positions ? model.rope() : nullptr;
+  StatisticsCollector collector(statistics, c.num_heads, c.num_kv_heads, c.head_dim,
+                                rope ? Turning{rope->inverse_frequencies, c.max_positions} : Turning{});
   for (size_t start = 0; start + kLeast <= tokens.size(); start += static_cast<size_t>(context)) {
     const std::span<const int32_t> text = tokens.subspan(start, std::min<size_t>(tokens.size() - start, static_cast<size_t>(context)));
     for (int32_t begin = 0; begin < static_cast<int32_t>(text.size()); begin += kStep) {
@@ -59,6 +63,7 @@ SelectionMaps calibrate(Model& model, ops::Ops& ops, std::span<const int32_t> to
                      .page_table_stride = static_cast<int32_t>(table.size()),
                      .positions = positions.data(),
                      .slots = slots.data()};
+      collector.next_rows(begin, static_cast<int64_t>(start) + begin);
       model.forward(step, storage.layers(), logits->as<float>());
       if (progress) progress(end - begin);
     }

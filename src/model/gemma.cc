@@ -34,6 +34,7 @@ struct GemmaSettings {
 class Gemma : public Decoder {
  public:
   Gemma(const LoadContext& context, const GemmaSettings& settings);
+  const Rope* rope() const override { return &settings_.rope; }
   void reserve(int64_t max_tokens, int64_t max_logit_rows, int64_t max_seqs, int64_t max_context) override;
   void forward(const Step& step, std::span<const ops::KvLayer> cache, float* logits) override;
 

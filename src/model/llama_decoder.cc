@@ -13,6 +13,7 @@ namespace {
 class LlamaDecoder : public Decoder {
  public:
   LlamaDecoder(const LoadContext& context, const LlamaSettings& settings);
+  const Rope* rope() const override { return &settings_.rope; }
   void reserve(int64_t max_tokens, int64_t max_logit_rows, int64_t max_seqs, int64_t max_context) override;
   void forward(const Step& step, std::span<const ops::KvLayer> cache, float* logits) override;
 

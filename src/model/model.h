@@ -14,6 +14,8 @@
 
 namespace tinyserve {
 
+struct Rope;
+
 /// What a config.json says, in one vocabulary for all families. Counts are positive and consistent after loading.
 struct ModelConfig {
   std::string family;        ///< "llama", "mistral", "qwen2", "qwen3", "gpt2", "opt", "gemma2", "gemma3"
@@ -69,6 +71,9 @@ class Model {
   virtual void reserve(int64_t max_tokens, int64_t max_logit_rows, int64_t max_seqs, int64_t max_context) = 0;
   /// Of each layer whether queries see all positions by plain softmax, so that a Selector may take it over. Empty: of none.
   virtual std::vector<bool> selectable_layers() const { return {}; }
+  /// How keys and queries of these layers are turned by their position; null: they are not. Channel i pairs with
+  /// i + inverse_frequencies.size().
+  virtual const Rope* rope() const { return nullptr; }
   /// Runs the step, appending K/V to `cache` (one per layer); logits: [logit_rows.size(), vocab_size].
   virtual void forward(const Step& step, std::span<const ops::KvLayer> cache, float* logits) = 0;
 };
