@@ -92,17 +92,20 @@ std::string describe(const Answer& a) {
 std::string describe_selection(const SelectionAccount& read) {
   if (read.reads == 0) return {};
   const auto n = static_cast<double>(read.reads);
-  std::string text = fmt::format("read 1/{:.1f} of K/V: {:.1f}% of the attention exactly, {:.1f}% in codes, {:.2f}% estimated",
-                                 read.dense_bytes / read.bytes, 100 * read.exact_share / n, 100 * read.coded_share / n,
-                                 100 * read.estimated_share / n);
+  std::string text =
+      fmt::format("read 1/{:.1f} of K/V: {:.1f}% of the attention exactly, {:.1f}% in codes, {:.2f}% estimated",
+                  read.dense_bytes / read.bytes, 100 * read.exact_share / n, 100 * read.coded_share / n,
+                  100 * read.estimated_share / n);
   const AuditSums& a = read.audit;
   if (a.reads == 0) return text;
   const Interval error = a.estimated_error.interval(a.reads);
   const double counted = a.estimated / static_cast<double>(a.reads);
-  text += fmt::format("; audited: {:.2f}% ({:.2f}% to {:.2f}%) estimated, off by {:+.2f}%", 100 * (counted + error.mean),
-                      100 * std::max(0.0, counted + error.low), 100 * (counted + error.high), 100 * error.mean);
+  text +=
+      fmt::format("; audited: {:.2f}% ({:.2f}% to {:.2f}%) estimated, off by {:+.2f}%", 100 * (counted + error.mean),
+                  100 * std::max(0.0, counted + error.low), 100 * (counted + error.high), 100 * error.mean);
   if (a.checked > 0)
-    text += fmt::format("; recomputed densely: {:.2f}%, output off by {:.1f}%", 100 * a.true_estimated / static_cast<double>(a.checked),
+    text += fmt::format("; recomputed densely: {:.2f}%, output off by {:.1f}%",
+                        100 * a.true_estimated / static_cast<double>(a.checked),
                         100 * a.output_error / static_cast<double>(a.checked));
   return text;
 }

@@ -34,8 +34,9 @@ Answer stream_answer(EngineThread& engine, Request request, InterruptHandler& in
 /// "31 prompt tokens (16 cached), first token after 12 ms; 57 tokens at 812.3 tokens/s, stopped by end of text".
 std::string describe(const Answer& answer);
 
-/// What an answer that attended by selection read, and what its audit says: "read 1/14.2 of K/V: 91.3% of the attention exactly, 7.9% in
-/// codes, 0.8% estimated; audited: 0.9% (0.7% to 1.1%) estimated, off by +0.1% (-0.1% to +0.3%)". Empty when it was dense.
+/// What an answer that attended by selection read, and what its audit says: "read 1/14.2 of K/V: 91.3% of the attention
+/// exactly, 7.9% in codes, 0.8% estimated; audited: 0.9% (0.7% to 1.1%) estimated, off by +0.1% (-0.1% to +0.3%)".
+/// Empty when it was dense.
 std::string describe_selection(const SelectionAccount& read);
 
 /// `text` with control characters that could steer a terminal (all but newline and tab) shown as \xNN. An answer is

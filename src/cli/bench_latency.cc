@@ -114,7 +114,8 @@ void check_options(ModelRuntime& runtime, const LatencyOptions& o) {
     throw InputError(fmt::format("--depth + --input-len + --output-len is {} tokens; the model was made for {}", longest, limit));
   if (o.output_len == 0 && *std::max_element(o.input_lens.begin(), o.input_lens.end()) == 0)
     throw InputError("nothing to measure: --input-len and --output-len are both 0");
-  if (const auto fault = find_fault(o.selection)) throw InputError(fmt::format("selection: \"{}\" {}", fault->field, fault->why));
+  if (const auto fault = find_fault(o.selection))
+    throw InputError(fmt::format("selection: \"{}\" {}", fault->field, fault->why));
   if (o.selection.epsilon > 0) throw InputError("bench latency measures one budget: --epsilon would move it");
 }
 

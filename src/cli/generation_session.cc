@@ -79,7 +79,9 @@ struct GenerationSession::State {
     write_out("\n", false);
     if (!options.statistics) return a;
     for (const std::string& line : {describe(a), describe_selection(a.selection)})
-      if (!line.empty()) fmt::print(stderr, "{}[{}]{}\n", isatty(STDERR_FILENO) ? "\033[2m" : "", line, isatty(STDERR_FILENO) ? "\033[0m" : "");
+      if (!line.empty())
+        fmt::print(stderr, "{}[{}]{}\n", isatty(STDERR_FILENO) ? "\033[2m" : "", line,
+                   isatty(STDERR_FILENO) ? "\033[0m" : "");
     return a;
   }
 

@@ -39,7 +39,8 @@ struct Serving::State {
         trace(config.record_trace.empty()
                   ? nullptr
                   : std::make_unique<replay::TraceWriter>(config.record_trace, engine_config.page_size)),
-        engine(std::make_unique<Engine>(runtime.model(), runtime.ops(), *text_parts.tokenizer, engine_config_for(runtime, engine_config), &metrics)),
+        engine(std::make_unique<Engine>(runtime.model(), runtime.ops(), *text_parts.tokenizer,
+                                        engine_config_for(runtime, engine_config), &metrics)),
         backend(trace ? std::make_unique<RecordingBackend>(engine, *trace) : std::make_unique<ModelBackend>(engine)),
         text(*text_parts.tokenizer, &text_parts.chat_template),
         server(config, *backend, text, metrics) {}

@@ -36,9 +36,7 @@ int32_t Engine::max_context() const { return state_->memory.max_context; }
 const EngineConfig& Engine::config() const { return state_->config; }
 const MemoryPlan& Engine::memory() const { return state_->memory; }
 
-void Engine::check_request(const Request& request) const {
-  state_->check(request);
-}
+void Engine::check_request(const Request& request) const { state_->check(request); }
 
 void Engine::add(uint64_t id, Request request, OutputSink sink) {
   state_->add(id, std::move(request), std::move(sink));

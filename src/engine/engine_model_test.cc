@@ -31,7 +31,8 @@ struct Setting {
 };
 
 void PrintTo(const Setting& s, std::ostream* out) {
-  *out << s.backend << " " << dtype_name(s.dtype) << (s.int8 ? " int8" : "") << (s.select_from > 0 ? " sparse" : "") << (s.epsilon > 0 ? " by feedback" : "");
+  *out << s.backend << " " << dtype_name(s.dtype) << (s.int8 ? " int8" : "") << (s.select_from > 0 ? " sparse" : "")
+       << (s.epsilon > 0 ? " by feedback" : "");
 }
 
 class EngineModelTest : public ::testing::TestWithParam<Setting> {
@@ -57,7 +58,11 @@ class EngineModelTest : public ::testing::TestWithParam<Setting> {
   /// With little to read beyond a short length, so that most of an answer comes from codes.
   void select(EngineConfig& config, Model& model) {
     if (GetParam().select_from == 0) return;
-    config.selection = {.policy = "tinyserve", .budget = 20, .coded = 24, .from = GetParam().select_from, .epsilon = GetParam().epsilon};
+    config.selection = {.policy = "tinyserve",
+                        .budget = 20,
+                        .coded = 24,
+                        .from = GetParam().select_from,
+                        .epsilon = GetParam().epsilon};
     std::vector<int32_t> text;
     for (int32_t t = 0; t < 512; ++t) text.push_back(static_cast<int32_t>(testing::mix(t % 300) % 8192));
     if (!maps) maps = std::make_shared<const SelectionMaps>(calibrate(model, *ops, text, 256));
@@ -123,7 +128,8 @@ TEST_P(EngineModelTest, AnswersDoNotDependOnTheBatch) {
   EXPECT_NEAR(read.bytes, read_alone.bytes, 1e-9 * read.bytes);
   EXPECT_EQ(read.audit.reads, read.reads);
   EXPECT_EQ(read.audit.estimated_error.draws, read_alone.audit.estimated_error.draws);
-  EXPECT_NEAR(read.audit.estimated_error.sum, read_alone.audit.estimated_error.sum, 1e-9 * static_cast<double>(read.reads));
+  EXPECT_NEAR(read.audit.estimated_error.sum, read_alone.audit.estimated_error.sum,
+              1e-9 * static_cast<double>(read.reads));
 }
 
 #ifdef TINYSERVE_SANITIZED

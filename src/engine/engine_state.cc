@@ -62,8 +62,8 @@ SchedulerConfig scheduler_config(const EngineConfig& config, int32_t vocab_size)
           .max_logit_rows = static_cast<int32_t>(std::max<int64_t>(rows, config.max_running + 1))};
 }
 
-/// What an answer's audit draws by: its seed, else always the same, and its prompt, so that a greedy answer whose budget follows its
-/// audit can be repeated.
+/// What an answer's audit draws by: its seed, else always the same, and its prompt, so that a greedy answer whose
+/// budget follows its audit can be repeated.
 uint64_t audit_seed(const Request& request) {
   uint64_t seed = request.sampling.seed.value_or(0);
   for (const int32_t token : request.prompt) seed = (seed ^ static_cast<uint32_t>(token)) * 0x100000001B3u;  // FNV-1a

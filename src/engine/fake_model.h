@@ -56,7 +56,8 @@ class FakeModel final : public Model {
   void forward(const Step& step, std::span<const ops::KvLayer> cache, float* logits) override {
     if (on_forward) on_forward(step);
     const ops::BatchLayout& b = step.layout;
-    if (step.selector) step.selector->begin_step(b.num_seqs, step.selections);  // its attention sees everything all the same
+    if (step.selector)
+      step.selector->begin_step(b.num_seqs, step.selections);  // its attention sees everything all the same
     TS_CHECK(b.num_tokens == static_cast<int32_t>(step.token_ids.size()) && b.num_tokens <= max_tokens_);
     TS_CHECK(b.num_seqs <= max_seqs_ && static_cast<int64_t>(step.logit_rows.size()) <= max_rows_);
     TS_CHECK(b.cu_query_lens[0] == 0 && b.cu_query_lens[b.num_seqs] == b.num_tokens);

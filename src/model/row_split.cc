@@ -34,8 +34,7 @@ void RowSplit::split(const ops::BatchLayout& layout, std::span<const SequenceSel
     }
     if (dense == end - begin) continue;
     end_run();
-    for (int32_t t = begin + dense; t < end; ++t)
-      rows_.push_back(selections[s].row(t, s, layout.positions[t]));
+    for (int32_t t = begin + dense; t < end; ++t) rows_.push_back(selections[s].row(t, s, layout.positions[t]));
   }
   end_run();
 }

@@ -17,7 +17,8 @@ constexpr int32_t kAnswers = 300, kSteps = 24;
 constexpr int32_t kAnswers = 1500, kSteps = 64;
 #endif
 
-/// What a read estimated, page by page, and what that weighs in truth. Layers and heads differ by tens, neighbouring steps by little.
+/// What a read estimated, page by page, and what that weighs in truth. Layers and heads differ by tens, neighbouring
+/// steps by little.
 struct Read {
   std::vector<double> counted, truth, probability, cumulative;
 };
@@ -59,7 +60,8 @@ std::vector<Read> reads(uint32_t seed) {
 
 ops::SparseStats drawn(const Read& r, uint64_t bits) {
   const double u = static_cast<double>(bits >> 11) * 0x1p-53;
-  const auto p = std::min<size_t>(std::upper_bound(r.cumulative.begin(), r.cumulative.end(), u) - r.cumulative.begin(), kPages - 1);
+  const auto p = std::min<size_t>(std::upper_bound(r.cumulative.begin(), r.cumulative.end(), u) - r.cumulative.begin(),
+                                  kPages - 1);
   ops::SparseStats s;
   s.estimated_share = static_cast<float>(std::accumulate(r.counted.begin(), r.counted.end(), 0.0));
   s.page = {.probability = static_cast<float>(r.probability[p]),
@@ -84,7 +86,8 @@ TEST(Audit, IsUnbiasedAndItsIntervalsHoldTheTruthAsOftenAsTheySay) {
     const std::vector<Read> all = reads(data);
     double truth = 0;
     for (const Read& r : all)
-      truth += std::accumulate(r.truth.begin(), r.truth.end(), 0.0) - std::accumulate(r.counted.begin(), r.counted.end(), 0.0);
+      truth += std::accumulate(r.truth.begin(), r.truth.end(), 0.0) -
+               std::accumulate(r.counted.begin(), r.counted.end(), 0.0);
     truth /= static_cast<double>(all.size());
     double sum = 0, squares = 0;
     int32_t held = 0;
@@ -132,7 +135,8 @@ TEST(Audit, ASeriesOfItsOwnForEachLayerAndHead) {
   EXPECT_EQ(sums.coded_error.draws, 0);
   const Audit::Recent recent = audit.take_recent();
   EXPECT_EQ(recent.reads, 20);
-  EXPECT_DOUBLE_EQ(recent.estimated, 20 * 0.5 + sums.estimated_error.sum);
+  EXPECT_DOUBLE_EQ(recent.counted, 20 * 0.5);
+  EXPECT_DOUBLE_EQ(recent.audited, 20 * 0.5 + sums.estimated_error.sum);
   EXPECT_EQ(audit.take_recent().reads, 0);
 }
 

@@ -6,10 +6,13 @@
 namespace tinyserve {
 namespace {
 
-// The share falls about as the square root of the budget grows, so that this gain takes back an eighth of a deviation each step; the
-// smoothing, over about five positions, is faster, as an integrator must have it. Larger gains follow the noise of single positions.
+// The share falls about as the square root of the budget grows, so that this gain takes back an eighth of a deviation
+// each step; the smoothing, over about five positions, is faster, as an integrator must have it. Larger gains follow
+// the noise of single positions.
 constexpr double kSmoothing = 0.2, kGain = 0.25;
-constexpr double kMostLog = 1.5;  // of a deviation; one audited share says little
+constexpr double kMostLog = 1.5;        // of a deviation
+constexpr double kPriorPositions = 8;   // with epsilon counted and audited: what is believed before any audit
+constexpr double kMostCorrection = 8;   // of what was counted
 
 }  // namespace
 
@@ -23,11 +26,14 @@ void BudgetControl::extend(int32_t first, int32_t position) {
 
 void BudgetControl::observe(const Audit::Recent& recent) {
   if (recent.reads == 0) return;
-  const double share = recent.estimated / static_cast<double>(recent.reads);
+  const auto reads = static_cast<double>(recent.reads);
+  counted_ += recent.counted / reads, audited_ += recent.audited / reads;
+  const double prior = kPriorPositions * double{epsilon_};
+  const double correction = std::clamp((audited_ + prior) / (counted_ + prior), 1 / kMostCorrection, kMostCorrection);
+  const double share = correction * recent.counted / reads;
   ++observed_;
   smoothed_ += std::max(kSmoothing, 1.0 / static_cast<double>(observed_)) * (share - smoothed_);
-  // An estimate of a share may be negative.
-  const double deviation = std::log(std::max(smoothed_, 1e-6) / static_cast<double>(epsilon_));
+  const double deviation = std::log(std::max(smoothed_, 1e-9) / double{epsilon_});
   log_budget_ += kGain * std::clamp(deviation, -kMostLog, kMostLog);
   log_budget_ = std::clamp(log_budget_, std::log(double{kLeast}), std::log(double{kMost}));
 }

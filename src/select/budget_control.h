@@ -7,9 +7,12 @@
 
 namespace tinyserve {
 
-/// Holds the audited share of attention that was estimated, neither read exactly nor in codes, at a wanted epsilon by moving one
-/// sequence's budget: after each position the logarithm of the budget moves by a share of the logarithm of (smoothed audited share /
-/// epsilon). What a position had stays known, so that it attends the same when it is computed again.
+/// Holds the audited share of attention that was estimated, neither read exactly nor in codes, at a wanted epsilon by
+/// moving one sequence's budget. A position's audit alone is mostly noise; what the position counted is known, and what
+/// all audits so far say in place of what was counted then is known better and better. So the share is what was counted
+/// times the ratio of these sums, and after each position the logarithm of the budget moves by a part of the logarithm
+/// of (smoothed share / epsilon). What a position had stays known, so that it attends the same when it is computed
+/// again.
 class BudgetControl {
  public:
   static constexpr int32_t kLeast = 16, kMost = 16384;  ///< the budget never leaves these
@@ -29,6 +32,7 @@ class BudgetControl {
  private:
   float epsilon_ = 0;
   double log_budget_ = 0, smoothed_ = 0;
+  double counted_ = 0, audited_ = 0;  // shares, summed over positions
   int64_t observed_ = 0;
   std::vector<int32_t> budgets_;
 };

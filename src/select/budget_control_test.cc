@@ -8,7 +8,8 @@
 namespace tinyserve {
 namespace {
 
-/// Runs `positions` positions whose share falls as a power of the budget, seen through noise; the mean true share of the last half.
+/// Runs `positions` positions whose share falls as a power of the budget, seen through noise; the mean true share of
+/// the last half.
 double held(double at_one, double power, int32_t positions, BudgetControl& control) {
   std::mt19937 random(1);
   std::normal_distribution<double> normal;
@@ -17,7 +18,8 @@ double held(double at_one, double power, int32_t positions, BudgetControl& contr
     control.extend(100, 100 + p + 1);
     const double share = std::min(1.0, at_one * std::pow(control.budgets().back(), -power));
     if (p >= positions / 2) sum += share / (positions - positions / 2);
-    control.observe({.reads = 16, .estimated = 16 * share * (1 + 0.5 * normal(random))});
+    // What is counted is off by a third, what a position's audit says by more than all of it.
+    control.observe({.reads = 16, .counted = 16 * share / 1.5, .audited = 16 * share * (1 + 2 * normal(random))});
   }
   return sum;
 }
@@ -42,16 +44,16 @@ TEST(BudgetControl, KeepsToItsLimitsAndToWhatPositionsHad) {
   control.extend(10, 13);
   const std::vector<int32_t> first(control.budgets().begin(), control.budgets().end());
   EXPECT_EQ(first, std::vector<int32_t>(3, BudgetControl::kLeast));
-  for (int32_t i = 0; i < 100; ++i) control.observe({.reads = 1, .estimated = 1});
+  for (int32_t i = 0; i < 100; ++i) control.observe({.reads = 1, .counted = 1, .audited = 1});
   control.extend(10, 12);  // of an earlier position: nothing is new
   EXPECT_EQ(control.budgets().size(), 3u);
   control.extend(10, 14);
   EXPECT_EQ(control.budgets()[2], BudgetControl::kLeast);
   EXPECT_GT(control.budgets()[3], BudgetControl::kLeast);
-  for (int32_t i = 0; i < 1000; ++i) control.observe({.reads = 1, .estimated = 1});
+  for (int32_t i = 0; i < 1000; ++i) control.observe({.reads = 1, .counted = 1, .audited = 1});
   control.extend(10, 15);
   EXPECT_EQ(control.budgets()[4], BudgetControl::kMost);
-  for (int32_t i = 0; i < 1000; ++i) control.observe({.reads = 1, .estimated = -0.1});
+  for (int32_t i = 0; i < 1000; ++i) control.observe({.reads = 1, .counted = 0, .audited = -0.1});
   control.extend(10, 16);
   EXPECT_EQ(control.budgets()[5], BudgetControl::kLeast);
 }

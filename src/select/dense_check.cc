@@ -8,13 +8,14 @@ namespace tinyserve {
 namespace {
 
 double element(const std::byte* side, DType dtype, int64_t i) {
-  return dtype == DType::kF32 ? reinterpret_cast<const float*>(side)[i] : to_float(reinterpret_cast<const BFloat16*>(side)[i]);
+  return dtype == DType::kF32 ? reinterpret_cast<const float*>(side)[i]
+                              : to_float(reinterpret_cast<const BFloat16*>(side)[i]);
 }
 
 }  // namespace
 
-DenseCheck check_densely(const ops::AttentionArgs& a, const ops::BatchLayout& batch, const ops::SparseRow& row, int32_t head,
-                         std::span<const ops::SparseRead> reads, std::span<const float> log_sums) {
+DenseCheck check_densely(const ops::AttentionArgs& a, const ops::BatchLayout& batch, const ops::SparseRow& row,
+                         int32_t head, std::span<const ops::SparseRead> reads, std::span<const float> log_sums) {
   const ops::KvLayer& c = a.cache;
   const int32_t d = c.head_dim, group = a.num_heads / c.kv_heads, tokens = row.position + 1;
   const int32_t* table = batch.page_table + int64_t{row.seq} * batch.page_table_stride;

@@ -45,9 +45,10 @@ std::optional<SelectionFault> beyond_policy(const Policy& policy, const Selectio
     return SelectionFault{field, fmt::format("means nothing under the policy \"{}\"", policy.name)};
   };
   const bool full = !policy.make;
-  for (const auto& fault : {given("budget", full && r.budget), given("select_from", full && r.from), given("budget_share", full && r.budget_share),
-                            given("coded", !policy.codes && r.coded), given("top_p", !policy.codes && r.top_p),
-                            given("epsilon", !policy.codes && r.epsilon), given("audit", !policy.codes && r.audit.value_or(false))})
+  for (const auto& fault : {given("budget", full && r.budget), given("select_from", full && r.from),
+                            given("budget_share", full && r.budget_share), given("coded", !policy.codes && r.coded),
+                            given("top_p", !policy.codes && r.top_p), given("epsilon", !policy.codes && r.epsilon),
+                            given("audit", !policy.codes && r.audit.value_or(false))})
     if (fault) return fault;
   return std::nullopt;
 }
@@ -57,22 +58,32 @@ std::optional<SelectionFault> beyond_policy(const Policy& policy, const Selectio
 std::optional<SelectionFault> find_fault(const SelectionConfig& server, const SelectionRequest& r) {
   const std::string& name = r.policy ? *r.policy : server.policy;
   if (name != "full" && name != server.policy)
-    return SelectionFault{"policy", server.active() ? fmt::format("must be \"full\" or \"{}\", which this server was started with", server.policy)
-                                                    : std::string("must be \"full\": this server was started without --policy")};
+    return SelectionFault{
+        "policy", server.active()
+                      ? fmt::format("must be \"full\" or \"{}\", which this server was started with", server.policy)
+                      : std::string("must be \"full\": this server was started without --policy")};
   if (auto fault = ranges(r)) return fault;
   if (auto fault = exclusions(r)) return fault;
   if (auto fault = beyond_policy(find_policy(name), r)) return fault;
   const SelectionTerms terms = terms_of(server, r);
-  if (terms.epsilon > 0 && !terms.audit) return SelectionFault{r.audit ? "audit" : "epsilon", "a wanted epsilon is held by the audit, which is off"};
+  if (terms.epsilon > 0 && !terms.audit)
+    return SelectionFault{r.audit ? "audit" : "epsilon", "a wanted epsilon is held by the audit, which is off"};
   return std::nullopt;
 }
 
 std::optional<SelectionFault> find_fault(const SelectionConfig& s) {
   const auto wanted = [](float v) { return v == 0 ? std::nullopt : std::optional<float>(v); };
-  const SelectionRequest own{.policy = {}, .budget = {}, .coded = {}, .from = {}, .budget_share = wanted(s.budget_share),
-                             .top_p = wanted(s.top_p), .epsilon = wanted(s.epsilon), .audit = {}};
+  const SelectionRequest own{.policy = {},
+                             .budget = {},
+                             .coded = {},
+                             .from = {},
+                             .budget_share = wanted(s.budget_share),
+                             .top_p = wanted(s.top_p),
+                             .epsilon = wanted(s.epsilon),
+                             .audit = {}};
   if (auto fault = find_fault({.policy = s.policy, .audit = s.audit}, own)) return fault;
-  if (!(s.audit_dense >= 0 && s.audit_dense <= 1)) return SelectionFault{"audit_dense", fmt::format("must be from 0 to 1, got {}", s.audit_dense)};
+  if (!(s.audit_dense >= 0 && s.audit_dense <= 1))
+    return SelectionFault{"audit_dense", fmt::format("must be from 0 to 1, got {}", s.audit_dense)};
   if (s.audit_dense > 0 && !s.audit) return SelectionFault{"audit_dense", "checks the audit, which is off"};
   return std::nullopt;
 }
@@ -88,7 +99,8 @@ SelectionTerms terms_of(const SelectionConfig& server, const SelectionRequest& r
   if (!policy.codes) return t;
   t.coded = r.coded.value_or(server.coded);
   // A budget that moves takes the coded tokens with it, unless the request counts them itself.
-  if ((t.exact_share > 0 || t.epsilon > 0) && !r.coded) t.coded_per_exact = static_cast<float>(server.coded) / static_cast<float>(server.budget);
+  if ((t.exact_share > 0 || t.epsilon > 0) && !r.coded)
+    t.coded_per_exact = static_cast<float>(server.coded) / static_cast<float>(server.budget);
   t.audit = r.audit.value_or(server.audit);
   return t;
 }

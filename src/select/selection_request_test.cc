@@ -15,7 +15,8 @@ std::string fault(const SelectionConfig& server, const SelectionRequest& request
 }
 
 TEST(SelectionRequest, SaysWhatIsWrongWithWhichField) {
-  const SelectionConfig codes{.policy = "tinyserve"}, streaming{.policy = "streaming"}, dense, unaudited{.policy = "tinyserve", .audit = false};
+  const SelectionConfig codes{.policy = "tinyserve"}, streaming{.policy = "streaming"}, dense,
+      unaudited{.policy = "tinyserve", .audit = false};
   EXPECT_EQ(fault(dense, {}), "");
   EXPECT_EQ(fault(dense, {.policy = "full"}), "");
   EXPECT_EQ(fault(dense, {.policy = "tinyserve"}), "policy");
@@ -26,7 +27,8 @@ TEST(SelectionRequest, SaysWhatIsWrongWithWhichField) {
   EXPECT_EQ(fault(codes, {.policy = "full", .from = 10}), "select_from");
   EXPECT_EQ(fault(codes, {.policy = "streaming"}), "policy");
   EXPECT_EQ(fault(codes, {.policy = "none"}), "policy");
-  EXPECT_EQ(fault(codes, {.policy = "tinyserve", .budget = 1, .coded = 0, .from = 0, .top_p = 1.0f, .audit = false}), "");
+  EXPECT_EQ(fault(codes, {.policy = "tinyserve", .budget = 1, .coded = 0, .from = 0, .top_p = 1.0f, .audit = false}),
+            "");
   EXPECT_EQ(fault(codes, {.budget = 0}), "budget");
   EXPECT_EQ(fault(codes, {.budget = kMostBudget + 1}), "budget");
   EXPECT_EQ(fault(codes, {.coded = -1}), "coded");
@@ -57,7 +59,8 @@ TEST(SelectionRequest, AServersOwnSettingsGoTogether) {
   EXPECT_EQ(find_fault(SelectionConfig{.policy = "tinyserve", .budget_share = 0.1f, .top_p = 0.1f})->field, "top_p");
   EXPECT_EQ(find_fault(SelectionConfig{.policy = "tinyserve", .epsilon = 0.1f, .audit = false})->field, "epsilon");
   EXPECT_EQ(find_fault(SelectionConfig{.policy = "tinyserve", .audit_dense = 1.5f})->field, "audit_dense");
-  EXPECT_EQ(find_fault(SelectionConfig{.policy = "tinyserve", .audit = false, .audit_dense = 0.5f})->field, "audit_dense");
+  EXPECT_EQ(find_fault(SelectionConfig{.policy = "tinyserve", .audit = false, .audit_dense = 0.5f})->field,
+            "audit_dense");
 }
 
 TEST(SelectionRequest, ARequestsBudgetTakesTheServersPlace) {

@@ -12,8 +12,14 @@ ops::SparseRow SequenceSelection::row(int32_t row, int32_t seq, int32_t position
   } else if (exact_share > 0) {
     read = std::max(1, static_cast<int32_t>(std::ceil(double{exact_share} * (position + 1) - 1e-3)));
   }
-  if (coded_per_exact > 0) further = static_cast<int32_t>(std::min(std::round(double{coded_per_exact} * read), double{kMostBudget}));
-  return {.row = row, .seq = seq, .position = position, .exact = read, .coded = further, .top_p = top_p,
+  if (coded_per_exact > 0)
+    further = static_cast<int32_t>(std::min(std::round(double{coded_per_exact} * read), double{kMostBudget}));
+  return {.row = row,
+          .seq = seq,
+          .position = position,
+          .exact = read,
+          .coded = further,
+          .top_p = top_p,
           .audit = audit && position >= counted ? audit->bits(position) : 0};
 }
 

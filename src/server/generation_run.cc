@@ -36,9 +36,9 @@ void GenerationRun::start(Generation generation) {
     const std::string salt = cache_salt(tenant_, generation_->plan().cache_salt);
     for (size_t i = 0; i < num_prompts; ++i) {
       if (cancelled()) return;
-      const uint64_t id =
-          backend_.submit({generation_->plan().prompts[i].ids, generation_->plan().sampling, salt, generation_->plan().selection},
-                          [self = shared_from_this(), i](Output&& output) { self->hear(i, std::move(output)); });
+      const uint64_t id = backend_.submit(
+          {generation_->plan().prompts[i].ids, generation_->plan().sampling, salt, generation_->plan().selection},
+          [self = shared_from_this(), i](Output&& output) { self->hear(i, std::move(output)); });
       bool too_late = false;
       {
         const std::lock_guard lock(mutex_);

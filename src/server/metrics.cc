@@ -183,23 +183,29 @@ struct ServerMetrics::State {
   prometheus::Counter& selected_estimated = counter("tinyserve:selection_estimated_total",
                                                    "Sum of the shares of attention that were estimated, not read; over selection_reads_total the mean.");
   prometheus::Counter& audited_reads =
-      counter("tinyserve:selection_audited_reads_total", "Of selection_reads_total those that were audited, of answers that have ended.");
-  prometheus::Counter& audit_draws = counter("tinyserve:selection_audit_draws_total", "Pages and tokens whose true weights audits looked up.");
-  prometheus::Gauge& audited_share = gauge("tinyserve:selection_audited_estimated_share",
-                                           "Audited true share of attention that was estimated, not read: mean over all audited reads.");
+      counter("tinyserve:selection_audited_reads_total",
+              "Of selection_reads_total those that were audited, of answers that have ended.");
+  prometheus::Counter& audit_draws =
+      counter("tinyserve:selection_audit_draws_total", "Pages and tokens whose true weights audits looked up.");
+  prometheus::Gauge& audited_share =
+      gauge("tinyserve:selection_audited_estimated_share",
+            "Audited true share of attention that was estimated, not read: mean over all audited reads.");
   prometheus::Gauge& audited_error =
-      gauge("tinyserve:selection_audited_error", "Audited true share of what was estimated less what the answers counted for it.");
+      gauge("tinyserve:selection_audited_error",
+            "Audited true share of what was estimated less what the answers counted for it.");
   prometheus::Gauge& audited_error_half =
-      gauge("tinyserve:selection_audited_error_half_width", "Half the width of its 95% confidence interval; the share's has the same.");
-  prometheus::Gauge& coded_error = gauge("tinyserve:selection_audited_coded_error", "The same error of what was read in codes.");
+      gauge("tinyserve:selection_audited_error_half_width",
+            "Half the width of its 95% confidence interval; the share's has the same.");
+  prometheus::Gauge& coded_error =
+      gauge("tinyserve:selection_audited_coded_error", "The same error of what was read in codes.");
   prometheus::Gauge& coded_error_half =
       gauge("tinyserve:selection_audited_coded_error_half_width", "Half the width of its 95% confidence interval.");
   prometheus::Counter& dense_reads =
       counter("tinyserve:selection_dense_checks_total", "Audited reads that were recomputed densely (--audit-dense).");
-  prometheus::Gauge& dense_share =
-      gauge("tinyserve:selection_dense_estimated_share", "True share of attention that was estimated, mean over dense checks.");
-  prometheus::Gauge& dense_output_error =
-      gauge("tinyserve:selection_dense_output_error", "|output - dense output| / |dense output|, mean over dense checks.");
+  prometheus::Gauge& dense_share = gauge("tinyserve:selection_dense_estimated_share",
+                                         "True share of attention that was estimated, mean over dense checks.");
+  prometheus::Gauge& dense_output_error = gauge("tinyserve:selection_dense_output_error",
+                                                "|output - dense output| / |dense output|, mean over dense checks.");
   prometheus::Counter& steps = counter("tinyserve:engine_steps_total", "Steps of the engine.");
   prometheus::Family<prometheus::Counter>& success = prometheus::BuildCounter()
                                                          .Name("tinyserve:request_success_total")
@@ -232,7 +238,8 @@ void ServerMetrics::State::show_audit(const AuditSums& a) {
     if (now > was) counter.Increment(static_cast<double>(now - was));
   };
   grow(audited_reads, a.reads, before.reads);
-  grow(audit_draws, a.estimated_error.draws + a.coded_error.draws, before.estimated_error.draws + before.coded_error.draws);
+  grow(audit_draws, a.estimated_error.draws + a.coded_error.draws,
+       before.estimated_error.draws + before.coded_error.draws);
   grow(dense_reads, a.checked, before.checked);
   if (a.reads < before.reads) return;
   before = a;

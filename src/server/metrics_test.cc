@@ -66,7 +66,8 @@ TEST(ServerMetrics, WhatSelectionReadAndAuditsFound) {
   ServerMetrics metrics("m");
   EngineStats stats;
   EXPECT_THAT(metrics.text(stats, 0), HasSubstr("tinyserve:selection_reads_total{model_name=\"m\"} 0"));
-  stats.selection = {.reads = 8, .bytes = 100, .dense_bytes = 1000, .exact_share = 6, .coded_share = 1, .estimated_share = 1};
+  stats.selection = {
+      .reads = 8, .bytes = 100, .dense_bytes = 1000, .exact_share = 6, .coded_share = 1, .estimated_share = 1};
   AuditSums& audit = stats.selection.audit;
   audit.reads = 4, audit.estimated = 0.5;
   audit.estimated_error = {.draws = 3, .sum = 0.5, .variance = 0.25, .freedom = 0.0625};  // one degree of freedom

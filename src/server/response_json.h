@@ -35,8 +35,8 @@ Json chat_logprobs(const std::vector<TokenLogprob>& tokens, int32_t num_top, con
 /// "prompt_logprobs": null for the first token, then {"id": {"logprob", "decoded_token"}} per token, as vLLM's.
 Json prompt_logprobs_json(const std::vector<TokenLogprob>& tokens, int32_t num_top, const TextFront& text);
 
-/// With a "tinyserve" object when answers attended by selection: what they read of what dense attention reads, and by which means their
-/// attention's mass came; in it "audit" when they were audited (docs/selection.md).
+/// With a "tinyserve" object when answers attended by selection: what they read of what dense attention reads, and by
+/// which means their attention's mass came; in it "audit" when they were audited (docs/selection.md).
 Json usage_json(int64_t prompt_tokens, int64_t completion_tokens, int64_t cached_tokens, const SelectionAccount& selection);
 
 /// "stop", "length"; null while the choice is running.

@@ -11,7 +11,8 @@
 namespace tinyserve {
 namespace {
 
-constexpr const char* kMembers[] = {"policy", "budget", "budget_share", "top_p", "epsilon", "coded", "select_from", "audit"};
+constexpr const char* kMembers[] = {"policy",  "budget", "budget_share", "top_p",
+                                    "epsilon", "coded",  "select_from",  "audit"};
 
 }  // namespace
 

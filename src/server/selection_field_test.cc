@@ -23,7 +23,8 @@ TEST(SelectionField, IsRead) {
   EXPECT_FALSE(read("null").policy);
   EXPECT_FALSE(read("{}").budget);
   EXPECT_FALSE(read(R"({"budget": null})").budget);
-  const SelectionRequest r = read(R"({"policy": "tinyserve", "budget": 64, "top_p": 0.5, "coded": 0, "select_from": 7, "audit": false})");
+  const SelectionRequest r =
+      read(R"({"policy": "tinyserve", "budget": 64, "top_p": 0.5, "coded": 0, "select_from": 7, "audit": false})");
   EXPECT_EQ(r.policy, "tinyserve");
   EXPECT_EQ(r.budget, 64);
   EXPECT_EQ(r.coded, 0);
@@ -85,10 +86,13 @@ TEST(SelectionField, BothEndpointsTakeItAndTheEngineGetsIt) {
   testing::TestServer server([](ServerConfig& c) { c.selection = {.policy = "streaming"}; }, 0, streaming);
   testing::RawClient client(server.port);
   const auto completion = [&](const std::string& field) {
-    return client.post("/v1/completions", R"({"prompt": "hi", "temperature": 0, "max_tokens": 3, "tinyserve": )" + field + "}");
+    return client.post("/v1/completions",
+                       R"({"prompt": "hi", "temperature": 0, "max_tokens": 3, "tinyserve": )" + field + "}");
   };
   const auto chat = [&](const std::string& field) {
-    return client.post("/v1/chat/completions", R"({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "tinyserve": )" + field + "}");
+    return client.post(
+        "/v1/chat/completions",
+        R"({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "tinyserve": )" + field + "}");
   };
   for (const auto& post : {std::function(completion), std::function(chat)}) {
     EXPECT_EQ(post(R"({"budget": 32})").status, 200);
@@ -102,13 +106,16 @@ TEST(SelectionField, BothEndpointsTakeItAndTheEngineGetsIt) {
 
 TEST(SelectionField, UsageTellsWhatWasReadAndAudited) {
   EXPECT_FALSE(usage_json(1, 2, 0, {}).contains("tinyserve"));
-  SelectionAccount account{.reads = 4, .bytes = 10, .dense_bytes = 100, .exact_share = 3, .coded_share = 0.5, .estimated_share = 0.5};
+  SelectionAccount account{
+      .reads = 4, .bytes = 10, .dense_bytes = 100, .exact_share = 3, .coded_share = 0.5, .estimated_share = 0.5};
   Json usage = usage_json(1, 2, 0, account)["tinyserve"];
-  EXPECT_EQ(usage, Json::parse(R"({"bytes_share": 0.1, "exact_share": 0.75, "coded_share": 0.125, "estimated_share": 0.125})"));
+  EXPECT_EQ(usage, Json::parse(
+                       R"({"bytes_share": 0.1, "exact_share": 0.75, "coded_share": 0.125, "estimated_share": 0.125})"));
   account.audit.reads = 4;
   account.audit.estimated = 0.5;
   account.audit.coded = 0.5;
-  account.audit.estimated_error = {.draws = 3, .sum = 0.25, .variance = 0.01, .freedom = 1e-6};  // 100 degrees of freedom
+  account.audit.estimated_error = {
+      .draws = 3, .sum = 0.25, .variance = 0.01, .freedom = 1e-6};  // 100 degrees of freedom
   account.audit.coded_error = {.draws = 2, .sum = 0, .variance = 0, .freedom = 0};
   usage = usage_json(1, 2, 0, account)["tinyserve"]["audit"];
   EXPECT_EQ(usage["reads"], 4);
@@ -119,7 +126,8 @@ TEST(SelectionField, UsageTellsWhatWasReadAndAudited) {
   EXPECT_NEAR(usage["estimated_interval"][0].get<double>(), 0.1875 - 1.984 * 0.1 / 4, 1e-5);
   EXPECT_EQ(usage["coded_interval"], Json::parse("[0.125, 0.125]"));
   EXPECT_FALSE(usage.contains("dense"));
-  account.audit.checked = 2, account.audit.true_estimated = 0.5, account.audit.true_coded = 0.25, account.audit.output_error = 0.125;
+  account.audit.checked = 2, account.audit.true_estimated = 0.5, account.audit.true_coded = 0.25,
+  account.audit.output_error = 0.125;
   EXPECT_EQ(usage_json(1, 2, 0, account)["tinyserve"]["audit"]["dense"],
             Json::parse(R"({"reads": 2, "estimated_share": 0.25, "coded_share": 0.125, "output_error": 0.0625})"));
 }

@@ -44,9 +44,9 @@ class StreamingSelector final : public Selector {
       positions_.push_back(lens_.back() - 1);
       cu_.push_back(static_cast<int32_t>(i) + 1);
       account(r, {.reads = a.cache.kv_heads,
-                                                 .bytes = a.cache.kv_heads * kv_bytes(a.cache, lens_.back()),
-                                                 .dense_bytes = a.cache.kv_heads * kv_bytes(a.cache, r.position + 1),
-                                                 .exact_share = static_cast<double>(a.cache.kv_heads)});
+                  .bytes = a.cache.kv_heads * kv_bytes(a.cache, lens_.back()),
+                  .dense_bytes = a.cache.kv_heads * kv_bytes(a.cache, r.position + 1),
+                  .exact_share = static_cast<double>(a.cache.kv_heads)});
     }
     a.q += rows.front().row * a.q_stride;
     a.out += rows.front().row * a.out_stride;
