@@ -60,7 +60,7 @@ def main():
 
     figures = {"answers": a.answers, "context": a.context, "tokens": a.tokens, "flags": a.flags}
     for what in ("estimated", "coded"):
-        held, errors, widths, shares = 0, [], [], []
+        held, widths, shares = 0, [], []
         for audit in audits:
             low, high = audit[what + "_interval"]
             truth = audit["dense"][what + "_share"]
@@ -68,14 +68,14 @@ def main():
             half = (high - low) / 2
             widths.append(half)
             shares.append(truth)
-            if half > 0:
-                errors.append((audit[what + "_share"] - truth) / (half / 1.96))
-        mean = sum(errors) / max(1, len(errors))
+        gaps = [x[what + "_share"] - x["dense"][what + "_share"] for x in audits]
+        bias = sum(gaps) / len(gaps)
+        scatter = math.sqrt(sum((g - bias) ** 2 for g in gaps) / max(1, len(gaps) - 1) / len(gaps))
         figures[what] = {"held": held / a.answers, "true_share": sum(shares) / a.answers, "half_width": sum(widths) / a.answers,
-                         "mean_error_in_standard_errors": mean, "of_its_own_scatter": mean * math.sqrt(max(1, len(errors)))}
+                         "bias": bias, "bias_standard_error": scatter}
         print(f"{what}: {held} of {a.answers} intervals hold the truth ({100 * held / a.answers:.1f}%); true share "
               f"{100 * figures[what]['true_share']:.2f}%, half an interval {100 * figures[what]['half_width']:.2f}%, "
-              f"mean of (audited - true) {mean:+.3f} standard errors")
+              f"audited - true {100 * bias:+.3f}% +- {100 * scatter:.3f}% on average")
     print(f"output off by {100 * sum(x['dense']['output_error'] for x in audits) / a.answers:.1f}%")
     if a.json:
         pathlib.Path(a.json).write_text(json.dumps(figures, indent=1))

@@ -26,7 +26,14 @@ class TinyserveSelector final : public Selector {
     const ops::SelectionMap* map = maps_.layer(layer);
     if (!map) {  // found to need all it can read
       dense_.attend(ops_, a, batch, rows);
-      for (const ops::SparseRow& row : rows) account(row, dense_account(a.cache, row.position + 1));
+      for (const ops::SparseRow& row : rows) {
+        account(row, dense_account(a.cache, row.position + 1));
+        Audit* audit = audit_of(row);
+        for (int32_t h = 0; audit && h < heads; ++h) {  // there is nothing to draw and nothing wrong
+          audit->add(layer, h, {.exact_share = 1});
+          if (checked(row.audit, layer)) audit->add(DenseCheck{});
+        }
+      }
       return;
     }
     const LayerReads& reads = maps_.reads(layer);
@@ -36,7 +43,7 @@ class TinyserveSelector final : public Selector {
       row.exact = reads.exact_of(row.exact), row.coded = reads.coded_of(row.coded);
       if (row.audit) row.audit = Audit::bits_of_layer(row.audit, layer);
     }
-    const bool check = std::any_of(rows_.begin(), rows_.end(), [&](const ops::SparseRow& row) { return checked(row); });
+    const bool check = std::any_of(rows.begin(), rows.end(), [&](const ops::SparseRow& row) { return checked(row.audit, layer); });
     const int64_t stride = check ? int64_t{batch.page_table_stride} * a.cache.page_size : 0;
     reads_.resize(stats_.size() * static_cast<size_t>(stride));
     log_sums_.resize(check ? rows.size() * static_cast<size_t>(a.num_heads) : 0);
@@ -69,7 +76,7 @@ class TinyserveSelector final : public Selector {
       Audit* audit = audit_of(row);
       if (!audit) continue;
       audit->add(layer, head, stats_[i]);
-      if (!checked(row)) continue;
+      if (!checked(rows[i / static_cast<size_t>(heads)].audit, layer)) continue;
       const size_t heads_before = i / static_cast<size_t>(heads) * static_cast<size_t>(a.num_heads);
       audit->add(check_densely(a, batch, row, head, std::span(reads_).subspan(i * static_cast<size_t>(stride), static_cast<size_t>(stride)),
                                std::span(log_sums_).subspan(heads_before, static_cast<size_t>(a.num_heads))));
@@ -78,9 +85,10 @@ class TinyserveSelector final : public Selector {
 
  private:
   /// By random bits that the draw does not use; all heads of a row and layer together.
-  bool checked(const ops::SparseRow& row) const {
-    if (!row.audit || config_.audit_dense <= 0) return false;
-    return static_cast<double>(Audit::bits_of_layer(row.audit, -1) >> 11) * 0x1p-53 < double{config_.audit_dense};
+  bool checked(uint64_t audit, int32_t layer) const {
+    if (!audit || config_.audit_dense <= 0) return false;
+    const uint64_t bits = Audit::bits_of_layer(Audit::bits_of_layer(audit, layer), -1);
+    return static_cast<double>(bits >> 11) * 0x1p-53 < double{config_.audit_dense};
   }
 
   ops::Ops& ops_;
