@@ -76,12 +76,14 @@ void EngineThread::State::take_mail(std::unique_lock<std::mutex>& lock) {
     busy = false;
     idle.notify_all();
     const auto mail_there = [&] { return !submits.empty() || !cancels.empty() || map_wanted || stopping; };
-    while (!mail_there() && engine->has_idle_work()) {
+    while (!mail_there()) {
+      const bool more = engine->has_idle_work();  // asked first: the last look below sees how it ended
       lock.unlock();
-      engine->idle();
+      if (more) engine->idle();
       const EngineStats stats = engine->stats();
       lock.lock();
       snapshot = stats;
+      if (!more) break;
       mail.wait_for(lock, kIdlePeriod, mail_there);
     }
     mail.wait(lock, mail_there);
