@@ -22,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int32_t kCalibrationTokens = 8192;
-constexpr int kFit = 2;  // counts the ways maps were fitted here: what an older program kept is not taken
+constexpr int kFit = 3;  // counts the ways maps were fitted here: what an older program kept is not taken
 
 /// Empty when there is no folder to keep things in.
 fs::path cache_folder() {

@@ -11,7 +11,8 @@ namespace tinyserve {
 /// Where the rows of a calibration text are turned to. A model that rotates keys by their position (RoFormer, arXiv 2104.09864) has other
 /// keys at position 30,000 than at 3,000: in channels that turn slowly, the mean key of a short text is nowhere near that of a long
 /// one. What a row's key would be elsewhere is its key turned further, so a short text can stand for all positions: each row
-/// counts as if it stood at a place of its own, evenly spread over [0, range).
+/// counts as if it stood at a place of its own in [0, range), early ones more often than late ones: contexts begin at 0, and most are
+/// short. (Evenly spread, Qwen2.5-Coder-0.5B lost .032 nats a token at 8,192 tokens; so .003.)
 struct Turning {
   std::span<const double> inverse_frequencies = {};  ///< [rotary_dim / 2], radians per position; empty: rows stay where they are
   int32_t range = 0;
