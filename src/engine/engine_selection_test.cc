@@ -108,7 +108,7 @@ TEST_F(EngineSelectionTest, ARequestHasTermsOfItsOwn) {
   EXPECT_GT(much.selection.exact_share, own.selection.exact_share);
   EXPECT_EQ(much.selection.coded_share, 0);
   EXPECT_EQ(much.selection.audit.reads, 0);
-  const Collected shared_out = ask(request(0, kLong, {.budget_share = 0.5f}));
+  const Collected shared_out = ask(request(0, kLong, {.budget_share = 0.9f}));
   EXPECT_GT(shared_out.selection.bytes, much.selection.bytes);
   const Collected late = ask(request(0, kLong, {.from = kLong + kAnswer / 2}));
   EXPECT_NEAR(static_cast<double>(late.selection.reads) / static_cast<double>(own.selection.reads), 0.5, 0.1);

@@ -13,7 +13,7 @@ namespace tinyserve::ops {
 namespace {
 
 #ifdef TINYSERVE_SANITIZED
-constexpr int32_t kDraws = 150;
+constexpr int32_t kDraws = 500;
 #else
 constexpr int32_t kDraws = 1000;  // for each of two KV heads
 #endif
