@@ -1,16 +1,12 @@
 #include "cli/line_reader.h"
 
 #include <histedit.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <clocale>
-#include <csignal>
 #include <cstdio>
 #include <cwchar>
-
-#include "cli/interrupt.h"
 
 namespace tinyserve::cli {
 namespace {
@@ -43,7 +39,6 @@ class TerminalReader final : public LineReader {
   Line read() override {
     interrupted_ = false;
     int count = 0;
-    const BlockInterrupts but_for_poll;  // a Ctrl-C between the prompt and the wait for a key must not get lost
     const char* text = el_gets(edit_, &count);
     if (interrupted_) {
       std::fputs("^C\n", stdout);
@@ -73,12 +68,7 @@ class TerminalReader final : public LineReader {
     std::mbstate_t state = {};
     for (;;) {
       char byte = 0;
-      pollfd key{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
-      sigset_t interruptible;
-      pthread_sigmask(SIG_BLOCK, nullptr, &interruptible);
-      sigdelset(&interruptible, SIGINT);
-      const bool there = ppoll(&key, 1, nullptr, &interruptible) >= 0;
-      const ssize_t n = there ? ::read(STDIN_FILENO, &byte, 1) : -1;
+      const ssize_t n = ::read(STDIN_FILENO, &byte, 1);
       if (n == 0) return 0;
       if (n < 0) {
         if (errno != EINTR) return 0;
